@@ -1,4 +1,8 @@
-"""The kernel as a library: how it is built and kept, by whatever compiler there is, and which blocks of bytes it refuses."""
+"""The kernel as a library.
+
+How it is built and kept, by whatever compiler there is, and which blocks of bytes it
+refuses.
+"""
 
 import ctypes
 import importlib.util
@@ -30,48 +34,60 @@ from self_models.guests.quantize import quantize
 from self_models.runtime.draws import EVALUATION, Draws
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
-QUICK, FEW = (
-    REPOSITORY / "trained_models/snn/quick_feedback.pth",
-    "--preset quick_feedback --limit_test 16 --output_dir",
-)
+QUICK = REPOSITORY / "trained_models/snn/quick_feedback.pth"
+FEW_IMAGES = "--preset quick_feedback --limit_test 16 --output_dir"
 INTEL = platform.machine() in ("x86_64", "AMD64")
-# without asan-stack=0 gcc 12 misaligns vectors
-SANITIZED = "-O0 -fsanitize=address,undefined -fno-sanitize-recover=undefined --param=asan-stack=0"
-ZIG, HAS_ZIG = f"{sys.executable} -m ziglang cc", importlib.util.find_spec("ziglang") is not None
+SANITIZED = (
+    "-O0 -fsanitize=address,undefined -fno-sanitize-recover=undefined "
+    "--param=asan-stack=0"  # else gcc 12 misaligns vectors
+)
+ZIG = f"{sys.executable} -m ziglang cc"
+HAS_ZIG = importlib.util.find_spec("ziglang") is not None
 COMPILERS = [name for name in ("gcc", "clang") if shutil.which(name)]
 needs_cc = pytest.mark.skipif(not shutil.which("cc"), reason="there is no C compiler, cc")
 
 
-def small(**settings):
-    """A network with leaks, pools, a floor, biases and feedback, and weights whose sums are rounded."""
+def small_network(**changes):
+    """Build a network with leaks, pools, a floor, biases and feedback."""
     torch.manual_seed(2)
-    own = {
+    settings = {
         "plan": [[5, "D", 6, "A"], [3, "U", "U", "in"]],
         "image_shape": (1, 12, 16),
         "fc_width": 11,
         "timesteps": 4,
-    }
-    own |= {
         "leak": 0.9,
         "default_threshold": 0.01,
         "membrane_floor": 1.0,
         "bias": True,
         "epsilon": 0.2,
     }
-    return InputBlockingSNN(**own | settings).eval()
+    return InputBlockingSNN(**settings | changes).eval()
+
+
+CACHED = (build.kernel_build, build.library)  # also where a test puts others in their place
+
+
+def forget_libraries():
+    """Have this process build the kernel again, or find it in the cache."""
+    for function in CACHED:
+        function.cache_clear()
 
 
 @pytest.fixture
 def fresh(monkeypatch, tmp_path):
-    """A folder with an empty cache, whose name is no ASCII; nothing is built yet in this process."""
+    """Return a folder whose cache is empty and has no ASCII name; forget all builds."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "Käßchen ö"))
     monkeypatch.setenv("CFLAGS", "-O0")
-    cached = build.kernel_build, build.library
-    for each in cached:
-        each.cache_clear()
+    forget_libraries()
     yield tmp_path
-    for each in cached:
-        each.cache_clear()
+    forget_libraries()
+
+
+@pytest.fixture
+def built_anew(monkeypatch):
+    """Have each engine of this process ask for the kernel, by the flags of then."""
+    monkeypatch.setattr(build, "kernel_build", KernelBuild)
+    monkeypatch.setattr(self_models.engines.event.engine, "library", build.library.__wrapped__)
 
 
 def libraries():
@@ -79,107 +95,116 @@ def libraries():
 
 
 def test_without_a_compiler_all_runs_dense(fresh, monkeypatch):
-    """The draws are the same, so the logits are, too; auto says so once, and --engine event is refused in one line."""
+    """Random numbers are the same, so the logits are, too."""
+    x = images(3)
+    draws = Draws(3, EVALUATION, torch.tensor([0, 5, 2**32 - 1]))
     (fresh / "ziglang").mkdir()
     (fresh / "ziglang/__init__.py").touch()  # a package that has no compiler
-    x, draws = images(3), Draws(3, EVALUATION, torch.tensor([0, 5, 2**32 - 1]))
+
     with monkeypatch.context() as patch:
-        for name, value in {"PATH": "", "CC": "", "PYTHONPATH": str(fresh)}.items():
-            patch.setenv(name, value)
+        patch.setenv("PATH", "")
+        patch.setenv("CC", "")
+        patch.setenv("PYTHONPATH", str(fresh))
         patch.syspath_prepend(fresh)
         with pytest.warns(RuntimeWarning, match="runs dense: the event engine: no C compiler"):
             model = load(QUICK)
-        drawn = draws.uniforms(2, (2, 3, 4))
+        assert model.engine is None
+        uniforms = draws.uniforms(2, (2, 3, 4))
         logits = model(x, draws=draws).logits
-        assert (
-            run_here("obj1", f"{FEW} {fresh}")[1].count(
-                "engine: dense (the event engine: no C compiler"
-            )
-            == 1
-        )
-        assert "pip install ziglang brings one; --engine dense runs it" in refused(
-            "obj1", f"{FEW} {fresh} --engine event"
-        )
+        said = run_here("obj1", f"{FEW_IMAGES} {fresh}")[1]
+        assert said.count("engine: dense (the event engine: no C compiler") == 1
+        line = refused("obj1", f"{FEW_IMAGES} {fresh} --engine event")
+        assert "pip install ziglang brings one; --engine dense runs it" in line
         patch.setattr(build, "compilers", list)
         with pytest.raises(ModelError, match=r"no C compiler is here .*: pip install ziglang"):
             KernelBuild()
-    assert model.engine is None and not libraries()
-    for function in (build.kernel_build, build.library):
-        function.cache_clear()
-    assert torch.equal(draws.uniforms(2, (2, 3, 4)), drawn)
+    assert not libraries()
+
+    forget_libraries()
+    assert torch.equal(draws.uniforms(2, (2, 3, 4)), uniforms)
     assert torch.equal(load(QUICK, engine="dense")(x, draws=draws).logits, logits)
 
 
 def test_a_setting_that_a_gate_has_gained_is_refused(monkeypatch):
-    """Until the kernel knows it, here as if it did not know `blocking`: at its default it changes nothing."""
+    """Here as if the kernel did not know `blocking`; its default changes nothing."""
     monkeypatch.setattr("self_models.engines.event.tables.GATE_FLAGS", ("together",))
-    engine = EventEngine(small())
+    engine = EventEngine(small_network())
     engine.update()
     engine.model.change(blocking="dynamic")
     with pytest.raises(ModelError, match="no form of the blocking dynamic"):
         engine.update()
 
 
-def test_a_compiler_that_fails(fresh, monkeypatch):
-    """One line if there is no other; else it is passed over."""
+@pytest.fixture
+def failing_compiler(fresh, monkeypatch):
+    """Set CC to a compiler that always fails, and return its path."""
     compiler = fresh / "cc"
     compiler.write_text("#!/bin/sh\necho a warning >&2\necho error: no licence >&2\nexit 1\n")
     compiler.chmod(0o755)
     monkeypatch.setenv("CC", str(compiler))
-    with monkeypatch.context() as patch:
-        patch.setattr(build, "compilers", lambda: [[str(compiler)]])
-        with pytest.raises(ModelError, match="pip install ziglang") as error:
-            KernelBuild()
-    assert (
-        "cc: error: no licence)" in str(error.value)
-        and "\n" not in str(error.value)
-        and not libraries()
-    )
-    if shutil.which("cc"):
-        found = KernelBuild()
-        assert (
-            found.command[0] == "cc"
-            and str(compiler) in found.reasons[0]
-            and [found.path] == libraries()
-        )
+    return compiler
+
+
+def test_the_only_compiler_that_fails_is_said_in_a_line(failing_compiler, monkeypatch):
+    monkeypatch.setattr(build, "compilers", lambda: [[str(failing_compiler)]])
+    with pytest.raises(ModelError, match="pip install ziglang") as error:
+        KernelBuild()
+    assert "cc: error: no licence)" in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not libraries()
+
+
+@needs_cc
+def test_a_compiler_that_fails_is_passed_over_where_there_is_another(failing_compiler):
+    kernel = KernelBuild()
+    assert kernel.command[0] == "cc"
+    assert str(failing_compiler) in kernel.reasons[0]
+    assert libraries() == [kernel.path]
+
+
+def compilers_and_flags():
+    """Return (compiler, flags), of the compilers that are here."""
+    ways = [
+        ("cc", "-O3"),
+        ("cc", "-O0"),
+        ("cc", "-O1 -Ofast -ffast-math -mdaz-ftz"),
+        ("cc", "-O1 -DPLAIN -DX='a b'"),
+    ]
+    if INTEL:
+        ways.append(("cc", "-O1 -march=x86-64"))
+    if "clang" in COMPILERS:
+        ways.append(("clang", "-O2"))
+    if HAS_ZIG:
+        ways.append((ZIG, "-O3"))
+    return ways
 
 
 @needs_cc
 @torch.no_grad()
-def test_all_compilers_and_flags_give_the_same_bytes(fresh, monkeypatch):
-    """Of layers that fill whole vectors, and not; and the smallest numbers of this process stay what they are."""
-    x, wide = (
-        images(20, (1, 12, 16)),
-        {"plan": [[17, "D", 67], [33, "U", 15, "in"]], "fc_width": 131, "update": "immediate"},
+def test_all_compilers_and_flags_give_the_same_bytes(fresh, built_anew, monkeypatch):
+    x = images(20, (1, 12, 16))
+    no_whole_vectors = small_network()
+    whole_vectors_and_more = small_network(
+        plan=[[17, "D", 67], [33, "U", 15, "in"]], fc_width=131, update="immediate"
     )
-    ways, found = (
-        [
-            ("cc", "-O3"),
-            ("cc", "-O0"),
-            ("cc", "-O1 -Ofast -ffast-math -mdaz-ftz"),
-            ("cc", "-O1 -DPLAIN -DX='a b'"),
-        ],
-        [],
-    )
-    ways += (
-        [("cc", "-O1 -march=x86-64")] * INTEL
-        + [("clang", "-O2")] * ("clang" in COMPILERS)
-        + [(ZIG, "-O3")] * HAS_ZIG
-    )
-    monkeypatch.setattr(build, "kernel_build", KernelBuild)
-    monkeypatch.setattr(self_models.engines.event.engine, "library", build.library.__wrapped__)
+
+    ways = compilers_and_flags()
+    of_first_way = None
     for compiler, flags in ways:
         monkeypatch.setenv("CC", compiler)
         monkeypatch.setenv("CFLAGS", flags)
-        outputs = [EventEngine(small(**own))(x, seed=1) for own in ({}, wide)]
-        parts = [
-            (each.logits_by_step, each.predictions, *each.spikes.values()) for each in outputs
-        ]
-        found.append([part.numpy().tobytes() for part in (*parts[0], *parts[1])])
-        assert found[0] == found[-1] and math.ldexp(1.0, -1074) * len(found) > 0, (compiler, flags)
-    assert all(
-        outputs[1].spikes[name].sum() > 0 for name in ("features.4", "generate.4", "classifier.4")
-    )
+        in_bytes = []
+        for model in (no_whole_vectors, whole_vectors_and_more):
+            output = EventEngine(model)(x, seed=1)
+            parts = (output.logits_by_step, output.predictions, *output.spikes.values())
+            in_bytes += [part.numpy().tobytes() for part in parts]
+        of_first_way = of_first_way or in_bytes
+        assert in_bytes == of_first_way, (compiler, flags)
+        # No flag makes this process take its smallest numbers for 0.
+        assert math.ldexp(1.0, -1074) * len(ways) > 0, (compiler, flags)
+
+    for name in ("features.4", "generate.4", "classifier.4"):
+        assert output.spikes[name].sum() > 0
     assert len(libraries()) == len(ways)
     if not HAS_ZIG:
         pytest.skip("all but zig, which is not here: pip install ziglang")
@@ -189,117 +214,140 @@ def test_all_compilers_and_flags_give_the_same_bytes(fresh, monkeypatch):
 @pytest.mark.parametrize("compiler", COMPILERS)
 def test_no_compiler_warns(compiler, flags, tmp_path):
     words = ["-std=c99", "-O1", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror", "-c"]
-    sources = [
-        FOLDER / "network.c" if "-DNETWORK_SMALL" in flags else FOLDER / "runs.c",
-        FOLDER / "block.c",
-    ]
-    done = subprocess.run(
-        [compiler, *words, *sources, *flags], cwd=tmp_path, capture_output=True, text=True
-    )
+    engine = "network.c" if "-DNETWORK_SMALL" in flags else "runs.c"
+    command = [compiler, *words, FOLDER / engine, FOLDER / "block.c", *flags]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.skipif(not INTEL or "gcc" not in COMPILERS, reason="gcc for x86 is not here")
-def test_a_build_that_rounds_sums_in_another_way_does_not_begin(tmp_path):
+needs_gcc_for_x86 = pytest.mark.skipif(
+    not INTEL or "gcc" not in COMPILERS, reason="gcc for x86 is not here"
+)
+
+
+@needs_gcc_for_x86
+@pytest.mark.parametrize("is_fused", [False, True], ids=["as_it_is", "fused"])
+def test_a_build_that_fuses_sums_does_not_begin(tmp_path, is_fused):
     """As by clang -ffp-contract=fast, which passes over the pragma."""
     if "fma" not in Path("/proc/cpuinfo").read_text().split():
         pytest.skip("this processor does not fuse them")
-    tables, memory = lay_out(model := small()), np.zeros(100_000, np.uint64)
-    network, settings = tables.network(build.library()), settings_of(model)
-    for name, begins in (("network.c", True), ("fused.c", False)):
-        text = (FOLDER / "network.c").read_text()
-        (tmp_path / name).write_text(
-            text if begins else text.replace('#pragma GCC optimize("fp-contract=off")', "")
-        )
-        command = f"gcc -O2 -march=native -ffp-contract=fast -shared -fPIC {name} -I {FOLDER} -o {name}.so -lm"
-        subprocess.run(command.split(), cwd=tmp_path, check=True)
-        begin = ctypes.CDLL(str(tmp_path / f"{name}.so")).network_begin
-        begin.restype, begin.argtypes = ctypes.c_void_p, [*[ctypes.c_void_p] * 3, ctypes.c_size_t]
-        given = (
-            ctypes.addressof(network),
-            ctypes.addressof(settings),
-            memory.ctypes.data,
-            memory.nbytes,
-        )
-        assert bool(begin(*given)) == begins
-    for flags in ("-ffast-math", "-mfpmath=387"):
-        done = subprocess.run(
-            ["gcc", flags, "-S", "network.c", "-o", "-"],
-            cwd=FOLDER,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode and "sums must be rounded one by one" in done.stderr
+    source = (FOLDER / "network.c").read_text()
+    if is_fused:
+        source = source.replace('#pragma GCC optimize("fp-contract=off")', "")
+    (tmp_path / "kernel.c").write_text(source)
+    flags = ["-O2", "-march=native", "-ffp-contract=fast", "-shared", "-fPIC", f"-I{FOLDER}"]
+    command = ["gcc", *flags, "kernel.c", "-o", "kernel.so", "-lm"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+
+    model = small_network()
+    tables = lay_out(model)
+    network = tables.network(build.library())
+    settings = settings_of(model)
+    memory = np.zeros(100_000, np.uint64)
+    begin = ctypes.CDLL(str(tmp_path / "kernel.so")).network_begin
+    begin.restype = ctypes.c_void_p
+    begin.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
+    address = begin(
+        ctypes.addressof(network),
+        ctypes.addressof(settings),
+        memory.ctypes.data,
+        memory.nbytes,
+    )
+    assert bool(address) == (not is_fused)
+
+
+@needs_gcc_for_x86
+@pytest.mark.parametrize("flag", ["-ffast-math", "-mfpmath=387"])
+def test_flags_that_round_sums_in_another_way_are_refused_by_the_compiler(flag):
+    command = ["gcc", flag, "-S", "network.c", "-o", "-"]
+    done = subprocess.run(command, cwd=FOLDER, capture_output=True, text=True)
+    assert done.returncode
+    assert "sums must be rounded one by one" in done.stderr
 
 
 @needs_cc
 def test_a_library_is_kept_and_one_that_does_not_load_is_built_again(fresh, monkeypatch):
-    with monkeypatch.context() as patch:  # else this process has it in memory
-        patch.setattr(ctypes, "CDLL", str)
+    with monkeypatch.context() as patch:
+        patch.setattr(ctypes, "CDLL", str)  # else this process has it in memory
         path = KernelBuild().path
-        made = path.stat().st_mtime_ns
-        assert (
-            KernelBuild().path == path
-            and path.stat().st_mtime_ns == made
-            and libraries() == [path]
-        )
+        time_built = path.stat().st_mtime_ns
+        assert KernelBuild().path == path
+        assert path.stat().st_mtime_ns == time_built
+        assert libraries() == [path]
+
     path.write_bytes(b"no library")
-    assert (
-        KernelBuild().library.network_runs
-        and path.stat().st_size > 10_000
-        and libraries() == [path]
-    )
+    assert KernelBuild().library.network_runs
+    assert path.stat().st_size > 10_000
+    assert libraries() == [path]
 
 
 @needs_cc
-def test_where_nothing_can_be_kept_it_is_built_for_this_process(fresh, monkeypatch):
-    """And nothing of it stays."""
+def test_where_nothing_can_be_kept_it_is_built_for_this_process_alone(fresh, monkeypatch):
     temporary = fresh / "temporary"
     temporary.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(temporary))
-    build.users_folder().parent.touch()
-    found = KernelBuild()
-    assert not found.is_cached and found.library.network_runs and not list(temporary.iterdir())
+    build.users_folder().parent.touch()  # a file, in which no folder can be made
+    kernel = KernelBuild()
+    assert not kernel.is_cached
+    assert kernel.library.network_runs
+    assert not list(temporary.iterdir())
 
 
 @needs_cc
-def test_several_at_once_and_what_a_killed_build_left(fresh):
-    (build.cache_folder() / "building_x").mkdir(parents=True)
-    (build.cache_folder() / "building_x/network.so").write_text("half")
+def test_several_at_once_keep_one_library_beside_what_a_killed_build_left(fresh):
+    left_over = build.cache_folder() / "building_x"
+    left_over.mkdir(parents=True)
+    (left_over / "network.so").write_text("half")
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda _: KernelBuild(), range(4)))
-    (path,) = {one.path for one in found}
+        kernels = list(pool.map(lambda _: KernelBuild(), range(4)))
+    (path,) = {kernel.path for kernel in kernels}
     assert {each.name for each in build.cache_folder().iterdir()} == {"building_x", path.name}
 
 
 FLOATS = np.float32([-1, 0.5, 3e38, math.inf, math.nan]).view(np.int32).tolist()
-# numbers in place of a block's
+# Numbers that mutated() puts in place of a block's.
 OTHERS = -1, 0, 1, 2, 3, 5, 17, 59, 200, 2**15, 2**31 - 1, -(2**31), *FLOATS
 
 
 def mutated(block, front, draw):
-    """A block, perhaps cut short, with up to three other numbers, most of them of its head, or before its weights (front)."""
-    block = block[: draw.integers(len(block)) if draw.random() < 0.05 else len(block)].copy()
-    numbers = block[: len(block) // 4 * 4].view(np.int32)
-    for last in draw.choice(
-        [200, front // 4, len(numbers)], draw.integers(1, 4), p=[0.3, 0.4, 0.3]
-    ):
-        at = slice(first := draw.integers(max(min(last, len(numbers)), 1)), first + 1)
-        numbers[at] = (
-            draw.choice(OTHERS) if draw.random() < 0.7 else numbers[at] ^ 2 ** draw.integers(31)
-        )
+    """Return a copy of a block with one to three other numbers, sometimes cut short.
+
+    Parameters
+    ----------
+    block : ndarray of uint8
+        A network.
+    front : int
+        How many bytes come before its weights; most of the new numbers are there, many
+        of them in its head.
+    draw : np.random.Generator
+        Random numbers.
+    """
+    length = len(block)
+    if draw.random() < 0.05:
+        length = draw.integers(len(block))
+    block = block[:length].copy()
+    numbers = block[: length // 4 * 4].view(np.int32)
+    ends = [200, front // 4, len(numbers)]
+    for end in draw.choice(ends, draw.integers(1, 4), p=[0.3, 0.4, 0.3]):
+        place = draw.integers(max(min(end, len(numbers)), 1))
+        chosen = slice(place, place + 1)  # no number of a block that is cut to nothing
+        if draw.random() < 0.7:
+            numbers[chosen] = draw.choice(OTHERS)
+        else:
+            numbers[chosen] ^= 2 ** draw.integers(31)
     return block
 
 
 def why_refused(library, block):
-    """What network_open says of a block, '' where it opens it."""
+    """Return what network_open says of a block, "" where it opens it."""
     why = library.network_open(
         block.ctypes.data, len(block), ctypes.byref(Network()), ctypes.byref(Settings())
     )
     return why.decode() if why else ""
 
 
-NAN, INFINITE = math.nan, math.inf
+NAN = math.nan
+INFINITE = math.inf
 OUT_OF_RANGE = {
     "epsilon": [-0.1, NAN],
     "open_bound": [NAN],
@@ -315,10 +363,12 @@ OUT_OF_RANGE = {
     "readout": [-1, 5],
     "timesteps": [0, -1],
     "phase_steps": [-1],
-    **{
-        name: [-1, 2, 59]
-        for name in ("dynamic", "latch", "feedback", "immediate", "residual", "per_pixel")
-    },
+    "dynamic": [-1, 2, 59],
+    "latch": [-1, 2, 59],
+    "feedback": [-1, 2, 59],
+    "immediate": [-1, 2, 59],
+    "residual": [-1, 2, 59],
+    "per_pixel": [-1, 2, 59],
 }
 IN_RANGE = {
     "epsilon": [0, INFINITE],
@@ -337,28 +387,29 @@ IN_RANGE = {
 }
 
 
-def named_values(values_by_name):
-    """(name, value) of each of the values."""
-    return [(name, value) for name, values in values_by_name.items() for value in values]
-
-
 @needs_cc
+@pytest.mark.parametrize("is_taken", [True, False], ids=["in_range", "out_of_range"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_settings_out_of_range_are_refused(kind):
+def test_settings_out_of_range_are_refused(kind, is_taken):
     """By network_open, network_begin and network_set, which then changes nothing."""
-    model = small(encoding="direct")
-    model = quantize(model) if kind == "int8" else model
-    kernel, tables = build.library(kind), lay_out(model)
+    assert {*OUT_OF_RANGE} == {name for name, _ in Settings._fields_}
+    model = small_network(encoding="direct")
+    if kind == "int8":
+        model = quantize(model)
+    kernel = build.library(kind)
+    tables = lay_out(model)
     pool = StatePool(kernel, tables)
     state = pool.new(settings_of(model))
     before = bytes(state.struct.settings)
-    assert {*OUT_OF_RANGE} == {name for name, _ in Settings._fields_}
-    for ranges, is_taken in ((IN_RANGE, 1), (OUT_OF_RANGE, 0)):
-        for name, value in named_values(ranges):
+
+    for name, values in (IN_RANGE if is_taken else OUT_OF_RANGE).items():
+        for value in values:
             settings = settings_of(model)
             setattr(settings, name, value)
+
             why = why_refused(kernel, tables.block(settings))
             assert why == ("" if is_taken else "the settings"), (name, value)
+
             begun = kernel.network_begin(
                 ctypes.byref(pool.network),
                 ctypes.byref(settings),
@@ -366,43 +417,48 @@ def test_settings_out_of_range_are_refused(kind):
                 len(state.memory),
             )
             assert bool(begun) == is_taken, (name, value)
+
             state.struct.settings = settings_of(model)
-            assert kernel.network_set(state.address, ctypes.byref(settings)) == is_taken
-            assert bytes(state.struct.settings) == (bytes(settings) if is_taken else before)
+            is_set = kernel.network_set(state.address, ctypes.byref(settings))
+            assert is_set == is_taken, (name, value)
+            after = bytes(settings) if is_taken else before
+            assert bytes(state.struct.settings) == after, (name, value)
 
 
 def test_a_setting_out_of_range_is_refused_in_a_line():
-    """One that was put there by hand, past change(); a state that is free is not used either."""
-    engine, x = EventEngine(small()), images(1, (1, 12, 16))
+    """A state of an earlier run, which is free, is not used either."""
+    engine = EventEngine(small_network())
+    x = images(1, (1, 12, 16))
     assert engine(x, seed=0)
-    engine.model.gate.epsilon = NAN
-    with pytest.raises(
-        ModelError, match=r"one of these settings, which is out of range: epsilon nan"
-    ):
+    engine.model.gate.epsilon = NAN  # by hand, past the checks of change()
+    words = "one of these settings, which is out of range: epsilon nan"
+    with pytest.raises(ModelError, match=words):
         engine(x, seed=0)
 
 
 @needs_cc
 def test_more_windows_than_neurons_are_refused():
-    """They would take 12 bytes each, 26 GB of 2^31 - 1 of them. An even number may be one more than there are."""
-    model, kernel = small(), build.library()
-    tables, settings = lay_out(model), settings_of(model)
-    largest = max(map(math.prod, tables.shapes))
-    for windows, why in {
-        0: "the windows",
-        largest + 1: "",
-        largest + 2: "the windows",
-        2**31 - 1: "the windows",
-    }.items():
+    """They would take 12 bytes each, 26 GB of 2^31 - 1 of them."""
+    model = small_network()
+    kernel = build.library()
+    tables = lay_out(model)
+    settings = settings_of(model)
+    most_neurons = max(math.prod(shape) for shape in tables.shapes)
+    for windows, why in (
+        (0, "the windows"),
+        (most_neurons + 1, ""),  # an even number may be one more than there are neurons
+        (most_neurons + 2, "the windows"),
+        (2**31 - 1, "the windows"),
+    ):
         tables.header["windows"] = windows
         assert why_refused(kernel, tables.block(settings)) == why, windows
 
 
 @needs_cc
 @torch.no_grad()
-def test_links_that_run_on_the_other_side_of_their_neurons_are_refused():
-    """A delayed neuron that was charged, and had leaked, before it fires, would leak 2^32 - 1 times more."""
-    kernel = build.library()
+@pytest.mark.parametrize("update", ["delayed", "immediate"])
+def test_links_that_run_on_the_other_side_of_their_neurons_are_refused(update):
+    """A delayed neuron that leaked before it fires would leak 2^32 - 1 times more."""
     convolution = {"in_channels": 1, "out_channels": 1, "kernel_size": 1}
     nodes = [
         ("a", "Conv2d", convolution, ["input"]),
@@ -411,146 +467,178 @@ def test_links_that_run_on_the_other_side_of_their_neurons_are_refused():
         ("f", "Flatten", {}, ["n"]),
         ("o", "Linear", {"in_features": 4, "out_features": 2}, ["f"]),
     ]
-    for update in ("delayed", "immediate"):
-        own = {"image_shape": (1, 2, 2), "labels": 2, "leak": 0.9, "update": update}
-        model = TracedSNN(nodes=nodes, **own).eval()
-        tables, settings = lay_out(model), settings_of(model)
-        state = StatePool(kernel, tables).new(settings)
-        (further,) = (n for n, node in enumerate(tables.nodes) if node["kind"] == K.ADDING)
-        assert why_refused(kernel, tables.block(settings)) == ""
-        settings.immediate = 1 - settings.immediate
-        assert not kernel.network_set(state.address, ctypes.byref(settings)), update
-        settings.immediate = 1 - settings.immediate
-        places = [tables.order.tolist().index(n) for n in (1, further)]
-        tables.order[places] = tables.order[places[::-1]]
-        assert why_refused(kernel, tables.block(settings)) == "the settings", update
+    model = TracedSNN(nodes=nodes, image_shape=(1, 2, 2), labels=2, leak=0.9, update=update).eval()
+    kernel = build.library()
+    tables = lay_out(model)
+    settings = settings_of(model)
+    state = StatePool(kernel, tables).new(settings)
+    assert why_refused(kernel, tables.block(settings)) == ""
+
+    settings.immediate = 1 - settings.immediate
+    assert not kernel.network_set(state.address, ctypes.byref(settings))
+
+    settings.immediate = 1 - settings.immediate
+    (adding,) = (tables.nodes["kind"] == K.ADDING).nonzero()[0]
+    order = tables.order.tolist()
+    places = [order.index(1), order.index(adding)]
+    tables.order[places] = tables.order[places[::-1]]
+    assert why_refused(kernel, tables.block(settings)) == "the settings"
 
 
 @needs_cc
 def test_a_prediction_that_is_no_number_sends_nothing_in_whole_numbers():
-    """A read-out that overflows, times 0, is none; what is left of a pixel, x minus it, was the smallest whole number there is."""
+    """Else a pixel minus this prediction is the smallest whole number there is."""
     model = quantize(
-        small(encoding="direct", residual=True, readout="membrane_linear", epsilon=0.0)
+        small_network(encoding="direct", residual=True, readout="membrane_linear", epsilon=0.0)
     )
     kernel = build.library("int8")
     settings = settings_of(model)
-    settings.decoded_scale, settings.readout_leak = 3e38, 0
+    # A read-out that overflows, times 0, is no number.
+    settings.decoded_scale = 3e38
+    settings.readout_leak = 0
     state = StatePool(kernel, lay_out(model)).new(settings)
     pixels = np.full(state.struct.pixels, 200, np.uint8)
-    kernel.network_reset(state.address, 0, 0, 0)
-    kernel.network_show(ctypes.c_void_p(state.address), ctypes.c_void_p(pixels.ctypes.data))
+
+    run = ctypes.c_void_p(state.address)
+    kernel.network_reset(run, 0, 0, 0)
+    kernel.network_show(run, ctypes.c_void_p(pixels.ctypes.data))
     for _ in range(12):
-        kernel.network_step(ctypes.c_void_p(state.address))
+        kernel.network_step(run)
+
     is_lost = np.isnan(state.pixels("prediction"))
-    assert is_lost.any() and not state.spikes(0)[is_lost].any()
+    assert is_lost.any()
+    assert not state.spikes(0)[is_lost].any()
 
 
 def use(library, block):
-    """What becomes of a block: refused, not begun, as its settings do not fit, or run."""
-    network, settings, pointer = Network(), Settings(), ctypes.c_void_p
-    if library.network_open(
+    """Do with a block what a program does.
+
+    Returns
+    -------
+    {"refused", "not begun", "run"}
+        What became of it; a run does not begin where its settings do not fit.
+    """
+    network = Network()
+    settings = Settings()
+    why = library.network_open(
         block.ctypes.data, len(block), ctypes.byref(network), ctypes.byref(settings)
-    ):
+    )
+    if why:
         return "refused"
     size = library.network_size(ctypes.byref(network))
-    memory, events = np.empty(size if size < 2**24 else 0, np.uint8), np.zeros(2, np.int32)
-    library.network_begin.restype = pointer
-    given = (
+    memory = np.empty(size if size < 2**24 else 0, np.uint8)
+    library.network_begin.restype = ctypes.c_void_p
+    address = library.network_begin(
         ctypes.byref(network),
         ctypes.byref(settings),
-        pointer(memory.ctypes.data),
+        ctypes.c_void_p(memory.ctypes.data),
         ctypes.c_size_t(len(memory)),
     )
-    if not (run := pointer(library.network_begin(*given))):
+    if not address:
         return "not begun"
-    pixels = np.full(State.from_address(run.value).pixels, 200, np.uint8)
-    shown = (
-        ("show", pointer(pixels.ctypes.data)),
-        ("step",),
-        ("arrive", pointer(events.ctypes.data), 2),
-        ("step",),
-    )
-    for name, *values in (
-        ("reset", 1, 2, 3),
-        *shown,
-        ("settle",),
-        ("set", ctypes.byref(settings)),
-        *shown,
-    ):
-        getattr(library, f"network_{name}")(run, *values)
-        pixels[::2] = 0
+
+    run = ctypes.c_void_p(address)
+    pixels = np.full(State.from_address(address).pixels, 200, np.uint8)
+    pixels[::2] = 0
+    events = np.zeros(2, np.int32)  # two of the first neuron
+    library.network_reset(run, 1, 2, 3)
+    show_and_send(library, run, pixels, events)
+    library.network_settle(run)
+    library.network_set(run, ctypes.byref(settings))
+    show_and_send(library, run, pixels, events)
     return "run"
 
 
+def show_and_send(library, run, pixels, events):
+    """Take a timestep with an image, and one with events."""
+    library.network_show(run, ctypes.c_void_p(pixels.ctypes.data))
+    library.network_step(run)
+    library.network_arrive(run, ctypes.c_void_p(events.ctypes.data), len(events))
+    library.network_step(run)
+
+
 def fuzz(networks, count):
-    """What becomes of so many mutations of each network, counted. networks: name -> (kind of library, tables, settings)."""
+    """Use so many mutations of each network.
+
+    Parameters
+    ----------
+    networks : dict of {str: (str, Tables, Settings)}
+        Name -> kind of the library, the network, and its settings.
+    count : int
+        Mutations of each.
+
+    Returns
+    -------
+    dict of {str: Counter}
+        Name -> how often it became what; see use.
+    """
     found = {}
     for name, (kind, tables, settings) in networks.items():
-        draw, block, library = (
-            np.random.default_rng(0),
-            np.array(tables.block(settings)),
-            build.library(kind),
-        )
+        draw = np.random.default_rng(0)
+        library = build.library(kind)
+        block = np.array(tables.block(settings))
+        front = len(block) - tables.weights.nbytes
         assert use(library, block) == "run"
-        found[name] = Counter(
-            use(library, mutated(block, len(block) - tables.weights.nbytes, draw))
-            for _ in range(count)
-        )
+        found[name] = Counter(use(library, mutated(block, front, draw)) for _ in range(count))
     return found
 
 
 def fuzz_small():
-    """A few mutations of small networks, which are run by the engine, and in a stream, as they are."""
-    x, networks = images(2, (1, 12, 16)), {}
-    pooled, whole = (
-        {"plan": [[4, "M", 5, "fork", 6, "A"], [3, "U", "in"]], "residual": True},
-        quantize(small()),
-    )
-    for kind, model in (
-        ("float32", small()),
-        ("float32", small(**pooled)),
-        ("int8", whole),
-        ("small", whole),
+    """Use mutations of small networks; run these as they are, too, and in a stream."""
+    x = images(2, (1, 12, 16))
+    pooled_plan = [[4, "M", 5, "fork", 6, "A"], [3, "U", "in"]]
+    in_whole_numbers = quantize(small_network())
+    networks = {}
+    for name, kind, model in (
+        ("small", "float32", small_network()),
+        ("pooled", "float32", small_network(plan=pooled_plan, residual=True)),
+        ("in whole numbers", "int8", in_whole_numbers),
+        ("for a microcontroller", "small", in_whole_numbers),
     ):
-        EventEngine(model)(x, seed=0), model.stream(seed=0)(x, 3)
-        networks[len(networks)] = (
-            kind,
-            lay_out(model, compact=True, counting=True),
-            settings_of(model),
-        )
+        EventEngine(model)(x, seed=0)
+        model.stream(seed=0)(x, 3)
+        tables = lay_out(model, compact=True, counting=True)
+        networks[name] = (kind, tables, settings_of(model))
+
     for name, counts in fuzz(networks, 150).items():
-        assert counts["refused"] > 20 < counts["run"], (name, counts)
+        assert counts["refused"] > 20, (name, counts)
+        assert counts["run"] > 20, (name, counts)
     use_where_rows_have_no_windows()
 
 
 def use_where_rows_have_no_windows():
-    """Run a network whose first rows reach nothing, and have numbers that nobody may compute with."""
-    tables, settings = lay_out(model := small()), settings_of(model)
+    """Run a network whose first rows reach nothing, by numbers not to compute with."""
+    model = small_network()
+    tables = lay_out(model)
     for node in tables.nodes[tables.nodes["link"] == K.PLACED]:
         rows = tables.nodes[node["source"]]["height"]
         places = tables.places[node["first_place"] :][: 3 * rows].reshape(-1, 3)
         places[0] = -1, -(2**31), 2**31 - 1
-    assert use(build.library(), np.array(tables.block(settings))) == "run"
+    assert use(build.library(), np.array(tables.block(settings_of(model)))) == "run"
 
 
 def sanitised(program):
-    """What a Python program prints, run by the sanitizers of addresses and of undefined behaviour, which end it at a finding."""
-    runtime = (
-        shutil.which("gcc")
-        and subprocess.check_output(["gcc", "-print-file-name=libasan.so"], text=True).strip()
-    )
-    if not runtime or not Path(runtime).is_absolute():
-        pytest.skip("gcc, or its sanitizer, is not here")
-    own = {
+    """Run a Python program by the sanitizers, and return what it prints.
+
+    Those of addresses and of undefined behaviour end it, and the test, at a finding.
+    """
+    if not shutil.which("gcc"):
+        pytest.skip("gcc is not here")
+    command = ["gcc", "-print-file-name=libasan.so"]
+    runtime = subprocess.check_output(command, text=True).strip()
+    if not Path(runtime).is_absolute():
+        pytest.skip("the sanitizer of gcc is not here")
+    environment = {
+        **os.environ,
         "CC": "gcc",
         "CFLAGS": SANITIZED,
         "ASAN_OPTIONS": "detect_leaks=0",
         "LD_PRELOAD": runtime,
         "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests'}",
     }
-    own |= {"PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests'}"}
     done = subprocess.run(
-        [sys.executable, "-c", program], env=os.environ | own, capture_output=True, text=True
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout

@@ -11,10 +11,11 @@ import contextlib
 import copy
 import inspect
 import io
+import math
 import re
 import shutil
 import warnings
-from itertools import pairwise
+from itertools import pairwise, product
 
 import nir
 import numpy as np
@@ -51,12 +52,15 @@ def on_grid(module):
 
 
 def layers(neurons, last=None):
-    """Build linear layers on a grid, each with neurons behind it, the last by `last`."""
-    modules = []
-    for n, m in pairwise(SIZES):
-        make = last if last and len(modules) == 2 else neurons
-        modules += [on_grid(nn.Linear(n, m)), make(m)]
-    return nn.Sequential(*modules)
+    """Build two linear layers on a grid, with neurons behind them; `last` the last."""
+    num_inputs, num_hidden, num_outputs = SIZES
+    last = last or neurons
+    return nn.Sequential(
+        on_grid(nn.Linear(num_inputs, num_hidden)),
+        neurons(num_hidden),
+        on_grid(nn.Linear(num_hidden, num_outputs)),
+        last(num_outputs),
+    )
 
 
 @torch.no_grad()
@@ -70,7 +74,7 @@ def check_reading(
     potentials=None,
     **reading,
 ):
-    """Compare what the last layer of random networks sends, here and in their simulator.
+    """Compare what last layers of random networks send, here and in their simulator.
 
     Parameters
     ----------
@@ -87,8 +91,8 @@ def check_reading(
     rounding : collection of {"dense", "event"}
         Engines on which potentials are compared within ROUNDING, not to the bit.
     potentials : callable, optional
-        network -> potentials of its last layer in this run (T, B, ...), of a simulator that
-        records them. Ours may differ from them by ROUNDING.
+        network -> potentials of its last layer in this run (T, B, ...), of a simulator
+        that records them. Ours may differ from them by ROUNDING.
     **reading
         Arguments of from_nir.
 
@@ -110,6 +114,7 @@ def check_reading(
         models = [from_nir(graph, **reading)]
         if models[0].engine:
             models.append(from_nir(graph, engine="dense", **reading))
+
         for model in models:
             last = model.graph.neuron_names[-1]
             record = {last: "membrane"} if sends_values or potentials else None
@@ -137,18 +142,23 @@ BOTH = {"dense", "event"}
 
 # --- snnTorch
 
-SNNTORCH = [
-    (kind, reset, delay)
-    for kind in ("Leaky", "Synaptic", "RLeaky", "RSynaptic")
-    for reset in ("subtract", "zero", "none")
-    for delay in (True, False)
-    if delay or kind != "RSynaptic"  # whose own code fails without delay
-]
+
+def snntorch_cases():
+    """Return (kind, reset, delay) of each sort of neurons."""
+    kinds = ("Leaky", "Synaptic", "RLeaky", "RSynaptic")
+    cases = []
+    for kind, reset in product(kinds, ("subtract", "zero", "none")):
+        cases.append((kind, reset, True))
+        if kind != "RSynaptic":  # whose own code fails without delay
+            cases.append((kind, reset, False))
+    return cases
 
 
 def run_snntorch(network, events):
     for layer in network[1::2]:
-        layer.mem = layer.syn = layer.spk = torch.zeros(IMAGES, SIZES[-1])
+        layer.mem = torch.zeros(IMAGES, SIZES[-1])
+        layer.syn = torch.zeros(IMAGES, SIZES[-1])
+        layer.spk = torch.zeros(IMAGES, SIZES[-1])
     return torch.stack([network(now) for now in events])
 
 
@@ -160,29 +170,31 @@ def export_snntorch(network):
 
 @others
 @needs_v_reset
-@pytest.mark.parametrize(("kind", "reset", "delay"), SNNTORCH)
+@pytest.mark.parametrize(("kind", "reset", "delay"), snntorch_cases())
 def test_snntorch_with_every_reset(kind, reset, delay):
-    """Its defaults are subtract and True."""
     snntorch = pytest.importorskip("snntorch")
 
-    def neurons(n):
-        decays = [torch.full((n,), 0.5)] * (2 if "Syn" in kind else 1)
-        own = {"linear_features": n} if kind[0] == "R" else {}
-        more = {} if kind == "RSynaptic" else {"reset_delay": delay}
-        new = getattr(snntorch, kind)(
-            *decays,
-            threshold=torch.ones(n),
-            init_hidden=True,
-            reset_mechanism=reset,
-            **own,
-            **more,
+    def neurons(size):
+        settings = {"reset_mechanism": reset}
+        decays = [torch.full((size,), 0.5)]
+        if kind in ("Synaptic", "RSynaptic"):
+            decays.append(torch.full((size,), 0.5))
+        if kind in ("RLeaky", "RSynaptic"):
+            settings["linear_features"] = size
+        if kind != "RSynaptic":
+            settings["reset_delay"] = delay
+        cells = getattr(snntorch, kind)(
+            *decays, threshold=torch.ones(size), init_hidden=True, **settings
         )
-        on_grid(getattr(new, "recurrent", nn.Identity()))
-        return new
+        if kind in ("RLeaky", "RSynaptic"):
+            on_grid(cells.recurrent)
+        return cells
 
-    found = {} if (reset, delay) == ("subtract", True) else {"reset": reset, "reset_delay": delay}
+    reading = {"reset": reset, "reset_delay": delay}
+    if (reset, delay) == ("subtract", True):
+        reading = {}  # snnTorch's defaults, and ours
     served = check_reading(
-        lambda: layers(neurons), run_snntorch, export_snntorch, like="snntorch", **found
+        lambda: layers(neurons), run_snntorch, export_snntorch, like="snntorch", **reading
     )
     assert served == ({"dense"} if (reset, delay) == ("subtract", False) else BOTH)
 
@@ -190,12 +202,18 @@ def test_snntorch_with_every_reset(kind, reset, delay):
 @others
 @needs_v_reset
 def test_snntorch_with_betas_and_thresholds_of_each_neuron():
-    """Betas are rounded on their way through the file. Spikes are the same, since none of
-    these potentials is as near to its threshold as that."""
+    """Betas are rounded on their way through the file.
+
+    Spikes are the same, since none of these potentials is as near to its threshold as
+    that.
+    """
     snntorch = pytest.importorskip("snntorch")
-    neurons = lambda n: snntorch.Leaky(  # noqa: E731
-        torch.rand(n), threshold=torch.rand(n) + 0.25, init_hidden=True
-    )
+
+    def neurons(size):
+        return snntorch.Leaky(
+            torch.rand(size), threshold=torch.rand(size) + 0.25, init_hidden=True
+        )
+
     served = check_reading(lambda: layers(neurons), run_snntorch, export_snntorch, like="snntorch")
     assert served == BOTH
 
@@ -203,16 +221,21 @@ def test_snntorch_with_betas_and_thresholds_of_each_neuron():
 # --- SpikingJelly
 
 SPIKINGJELLY = {
-    "IFNode": ("IFNode", {}),
-    "LIFNode": ("LIFNode", {"tau": 2.0}),
-    "LIFNode-decay_input=False": ("LIFNode", {"tau": 2.0, "decay_input": False}),
-    "ParametricLIFNode": ("ParametricLIFNode", {"init_tau": 2.0}),
-    "ParametricLIFNode-decay_input=False": (
-        "ParametricLIFNode",
-        {"init_tau": 2.0, "decay_input": False},
-    ),
-    "CUBALIFNode": ("CUBALIFNode", {"c_decay": 0.5, "v_decay": 0.5}),
+    "IFNode": {},
+    "LIFNode": {"tau": 2.0},
+    "LIFNode-decay_input=False": {"tau": 2.0, "decay_input": False},
+    "ParametricLIFNode": {"init_tau": 2.0},
+    "ParametricLIFNode-decay_input=False": {"init_tau": 2.0, "decay_input": False},
+    "CUBALIFNode": {"c_decay": 0.5, "v_decay": 0.5},
 }
+
+
+def spikingjelly_neurons(kind, v_reset):
+    """Make neurons of a kind in SPIKINGJELLY, for any number of inputs."""
+    from spikingjelly.activation_based import neuron
+
+    name, _, _ = kind.partition("-")
+    return getattr(neuron, name)(v_reset=v_reset, v_threshold=0.25, **SPIKINGJELLY[kind])
 
 
 def run_spikingjelly(network, events):
@@ -235,12 +258,11 @@ def export_spikingjelly(network, **more):
 def test_spikingjelly(kind, v_reset):
     """V begins at v_reset, and leaks towards it."""
     pytest.importorskip("spikingjelly")
-    from spikingjelly.activation_based import neuron
-
-    name, own = SPIKINGJELLY[kind]
-    neurons = lambda n: getattr(neuron, name)(v_reset=v_reset, v_threshold=0.25, **own)  # noqa: E731
     served = check_reading(
-        lambda: layers(neurons), run_spikingjelly, export_spikingjelly, like="spikingjelly"
+        lambda: layers(lambda size: spikingjelly_neurons(kind, v_reset)),
+        run_spikingjelly,
+        export_spikingjelly,
+        like="spikingjelly",
     )
     assert served == BOTH
 
@@ -251,17 +273,17 @@ def test_spikingjelly(kind, v_reset):
 def test_spikingjelly_exported_with_another_dt(kind):
     """Where the file shows it, a note names the dt that it was written with."""
     pytest.importorskip("spikingjelly")
-    from spikingjelly.activation_based import neuron
 
-    name, own = SPIKINGJELLY[kind]
-    neurons = lambda n: getattr(neuron, name)(v_reset=0.0, v_threshold=0.25, **own)  # noqa: E731
-    export = lambda network: export_spikingjelly(network, dt=1e-3)  # noqa: E731
-    served = check_reading(
-        lambda: layers(neurons), run_spikingjelly, export, like="spikingjelly", dt=1e-3
-    )
+    def build():
+        return layers(lambda size: spikingjelly_neurons(kind, v_reset=0.0))
+
+    def export(network):
+        return export_spikingjelly(network, dt=1e-3)
+
+    served = check_reading(build, run_spikingjelly, export, like="spikingjelly", dt=1e-3)
     assert served == BOTH
     with pytest.warns(UserWarning, match="dt=0.001|--dt 0.001"):
-        from_nir(export(layers(neurons)), like="spikingjelly")
+        from_nir(export(build()), like="spikingjelly")
 
 
 # --- Norse
@@ -282,7 +304,7 @@ def export_norse(network, dt=0.001):
     return to_nir(network, torch.zeros(SIZES[0]), dt=dt)
 
 
-NORSE = {  # neurons: parameters beside v_th, arguments of from_nir
+NORSE = {  # neurons -> parameters beside v_th
     "IAF": {},
     "IAF v_reset": {"v_reset": -0.25},
     "LIFBox": {},
@@ -296,22 +318,23 @@ NORSE = {  # neurons: parameters beside v_th, arguments of from_nir
 }
 
 
-def norse_neurons(kind, n, dt=0.001, **values):
-    """Cells of Norse with a leak of 1/2; values of each neuron, or of all."""
+def norse_neurons(kind, size, dt=0.001, **values):
+    """Make cells of Norse with a leak of 1/2; values of each neuron, or of all."""
     import norse.torch as norse
     from norse.torch.functional.reset import reset_subtract
 
-    tensors = {name: torch.zeros(n) + value for name, value in values.items()}
-    half = torch.full((n,), 0.5 / dt)
+    tensors = {name: torch.zeros(size) + value for name, value in values.items()}
+    half = torch.full((size,), 0.5 / dt)
     if kind.startswith("IAF"):
         return norse.IAFCell(norse.IAFParameters(**tensors), dt=dt)
     if kind.startswith("LIBox"):
         return norse.LIBoxCell(norse.LIBoxParameters(half, **tensors), dt=dt)
-    zeros = {"v_leak": torch.zeros(n), "v_reset": torch.zeros(n)}
+    parameters = {"v_leak": torch.zeros(size), "v_reset": torch.zeros(size)} | tensors
     if kind.startswith("LIFBox"):
-        more = {"reset_method": reset_subtract} if "subtract" in kind else {}
-        return norse.LIFBoxCell(norse.LIFBoxParameters(half, **zeros | tensors, **more), dt=dt)
-    return norse.LIFCell(norse.LIFParameters(half, half, **zeros | tensors), dt=dt)
+        if "subtract" in kind:
+            parameters["reset_method"] = reset_subtract
+        return norse.LIFBoxCell(norse.LIFBoxParameters(half, **parameters), dt=dt)
+    return norse.LIFCell(norse.LIFParameters(half, half, **parameters), dt=dt)
 
 
 @others
@@ -320,12 +343,17 @@ def test_norse(kind):
     """V begins at v_leak, that of an IAF at v_reset."""
     norse = pytest.importorskip("norse.torch")
     values = NORSE[kind]
-    neurons = lambda n: norse_neurons(kind, n, v_th=0.25, **values)  # noqa: E731
-    found = {"reset": "subtract"} if "subtract" in kind else {}
+
+    def build():
+        cells = layers(lambda size: norse_neurons(kind, size, v_th=0.25, **values))
+        return norse.SequentialState(*cells)
+
+    reading = {}
+    if "subtract" in kind:
+        reading["reset"] = "subtract"
     if "v_reset" in values:
-        found = {"v_reset": values["v_reset"]}
-    build = lambda: norse.SequentialState(*layers(neurons))  # noqa: E731
-    assert check_reading(build, run_norse, export_norse, like="norse", **found) == BOTH
+        reading["v_reset"] = values["v_reset"]
+    assert check_reading(build, run_norse, export_norse, like="norse", **reading) == BOTH
 
 
 @others
@@ -334,27 +362,34 @@ def test_norse_with_values_of_each_neuron(kind):
     """Potentials that begin at values of their own are not on the kernel."""
     norse = pytest.importorskip("norse.torch")
 
-    def neurons(n):
-        v_leak = (torch.rand(n) * 8).round() / 16
-        return norse_neurons(kind, n, v_th=0.25 + v_leak.flip(0), v_leak=v_leak)
+    def neurons(size):
+        v_leak = (torch.rand(size) * 8).round() / 16
+        return norse_neurons(kind, size, v_th=0.25 + v_leak.flip(0), v_leak=v_leak)
 
-    build = lambda: norse.SequentialState(*layers(neurons))  # noqa: E731
+    def build():
+        return norse.SequentialState(*layers(neurons))
+
     assert check_reading(build, run_norse, export_norse, like="norse") == {"dense"}
 
 
 @others
 @pytest.mark.parametrize("kind", ["LIFBox", "LIF", "LIBox"])
 def test_norse_with_another_dt(kind):
-    """dt is the product of that of the cells, and that of the export."""
+    """It is read with the product of the cells' dt and that of the export."""
     norse = pytest.importorskip("norse.torch")
-    neurons = lambda n: norse_neurons("IAF" if kind == "LIBox" else kind, n, 0.002, v_th=0.25)  # noqa: E731
-    last = (lambda n: norse_neurons(kind, n, 0.002, v_leak=0.25)) if kind == "LIBox" else None
-    build = lambda: norse.SequentialState(*layers(neurons, last))  # noqa: E731
+    sends_values = kind == "LIBox"
+
+    def neurons(size):
+        return norse_neurons("IAF" if sends_values else kind, size, 0.002, v_th=0.25)
+
+    def integrators(size):
+        return norse_neurons("LIBox", size, 0.002, v_leak=0.25)
+
     served = check_reading(
-        build,
+        lambda: norse.SequentialState(*layers(neurons, integrators if sends_values else None)),
         run_norse,
         lambda network: export_norse(network, dt=0.004),
-        sends_values=kind == "LIBox",
+        sends_values=sends_values,
         like="norse",
         dt=8e-6,
     )
@@ -366,9 +401,16 @@ def test_norse_with_another_dt(kind):
 def test_norse_integrators(v_leak):
     """They send V, which begins at v_leak."""
     norse = pytest.importorskip("norse.torch")
-    neurons = lambda n: norse_neurons("IAF", n, v_th=0.25)  # noqa: E731
-    last = lambda n: norse_neurons("LIBox", n, v_leak=v_leak)  # noqa: E731
-    build = lambda: norse.SequentialState(*layers(neurons, last))  # noqa: E731
+
+    def neurons(size):
+        return norse_neurons("IAF", size, v_th=0.25)
+
+    def integrators(size):
+        return norse_neurons("LIBox", size, v_leak=v_leak)
+
+    def build():
+        return norse.SequentialState(*layers(neurons, integrators))
+
     served = check_reading(build, run_norse, export_norse, sends_values=True, like="norse")
     assert served == BOTH
 
@@ -393,73 +435,101 @@ def export_sinabs(network, shape=SIZES[:1]):
     return graph
 
 
-def sinabs_neurons(kind, n, **own):
-    """IAF, LIF or ExpLeak of sinabs, with time constants and thresholds of each neuron."""
+def sinabs_neurons(kind, size, **settings):
+    """Make IAF, LIF or ExpLeak of sinabs; time constants are of each neuron."""
     from sinabs import layers as sinabs_layers
 
     if kind != "IAF":
-        own["tau_mem"] = 2 + 6 * torch.rand(n)
+        settings["tau_mem"] = 2 + 6 * torch.rand(size)
     if kind == "LIF":
-        own["spike_threshold"] = torch.full((n,), own.get("spike_threshold", 0.25))
-    return getattr(sinabs_layers, f"{kind}Squeeze")(batch_size=IMAGES, **own)
+        threshold = settings.get("spike_threshold", 0.25)
+        settings["spike_threshold"] = torch.full((size,), threshold)
+    return getattr(sinabs_layers, f"{kind}Squeeze")(batch_size=IMAGES, **settings)
 
 
 SINGLE = "SingleSpike, MembraneReset"
-SINABS = {  # neurons: their arguments, arguments of from_nir, engines
-    "IAF": ({}, {}, {"dense"}),
-    "IAF SingleSpike": ({}, {"max_spikes": 1}, {"dense"}),
-    "IAF MaxSpike(2)": ({}, {"max_spikes": 2}, {"dense"}),
-    f"IAF {SINGLE}": ({}, {"reset": "zero"}, BOTH),
-    "IAF min_v_mem": ({"min_v_mem": -0.5}, {"membrane_floor": 0.5}, {"dense"}),
-    "IAF tau_syn": ({"tau_syn": 3.0}, {"tau_syn": 3.0}, {"dense"}),
-    f"IAF tau_syn {SINGLE}": ({"tau_syn": 3.0}, {"tau_syn": 3.0, "reset": "zero"}, BOTH),
-    "LIF": ({}, {}, {"dense"}),
-    "LIF norm_input=False": ({"norm_input": False}, {"norm_input": False}, {"dense"}),
-    "LIF norm_input=True": ({"norm_input": True}, {"norm_input": True}, {"dense"}),
-    f"LIF {SINGLE}": ({}, {"reset": "zero"}, BOTH),
-    f"LIF norm_input=False {SINGLE}": (
-        {"norm_input": False},
-        {"norm_input": False, "reset": "zero"},
-        BOTH,
+DENSE = {"dense"}
+
+
+def sinabs_case(kind, *, engines=DENSE, settings=None, **reading):
+    """Describe neurons of sinabs, how they are read, and which engines run them."""
+    return pytest.param(kind, settings or {}, reading, engines, id=kind)
+
+
+SINABS = [
+    sinabs_case("IAF"),
+    sinabs_case("IAF SingleSpike", max_spikes=1),
+    sinabs_case("IAF MaxSpike(2)", max_spikes=2),
+    sinabs_case(f"IAF {SINGLE}", reset="zero", engines=BOTH),
+    sinabs_case("IAF min_v_mem", settings={"min_v_mem": -0.5}, membrane_floor=0.5),
+    sinabs_case("IAF tau_syn", settings={"tau_syn": 3.0}, tau_syn=3.0),
+    sinabs_case(
+        f"IAF tau_syn {SINGLE}",
+        settings={"tau_syn": 3.0},
+        tau_syn=3.0,
+        reset="zero",
+        engines=BOTH,
     ),
-    "LIF SingleSpike": ({}, {"max_spikes": 1}, {"dense"}),
-    "LIF MaxSpike(2)": ({}, {"max_spikes": 2}, {"dense"}),
-    "LIF min_v_mem": ({"min_v_mem": -0.125}, {"membrane_floor": 0.5}, {"dense"}),
-    "LIF tau_syn": ({"tau_syn": 3.0}, {"tau_syn": 3.0}, {"dense"}),
-    "LIF tau_syn norm_input=False": (
-        {"tau_syn": 3.0, "norm_input": False},
-        {"tau_syn": 3.0, "norm_input": False},
-        {"dense"},
+    sinabs_case("LIF"),
+    sinabs_case("LIF norm_input=False", settings={"norm_input": False}, norm_input=False),
+    sinabs_case("LIF norm_input=True", settings={"norm_input": True}, norm_input=True),
+    sinabs_case(f"LIF {SINGLE}", reset="zero", engines=BOTH),
+    sinabs_case(
+        f"LIF norm_input=False {SINGLE}",
+        settings={"norm_input": False},
+        norm_input=False,
+        reset="zero",
+        engines=BOTH,
     ),
-    f"LIF tau_syn {SINGLE}": ({"tau_syn": 3.0}, {"tau_syn": 3.0, "reset": "zero"}, BOTH),
-}
+    sinabs_case("LIF SingleSpike", max_spikes=1),
+    sinabs_case("LIF MaxSpike(2)", max_spikes=2),
+    sinabs_case("LIF min_v_mem", settings={"min_v_mem": -0.125}, membrane_floor=0.5),
+    sinabs_case("LIF tau_syn", settings={"tau_syn": 3.0}, tau_syn=3.0),
+    sinabs_case(
+        "LIF tau_syn norm_input=False",
+        settings={"tau_syn": 3.0, "norm_input": False},
+        tau_syn=3.0,
+        norm_input=False,
+    ),
+    sinabs_case(
+        f"LIF tau_syn {SINGLE}",
+        settings={"tau_syn": 3.0},
+        tau_syn=3.0,
+        reset="zero",
+        engines=BOTH,
+    ),
+]
 
 
 @others
-@pytest.mark.parametrize("kind", SINABS)
-def test_sinabs(kind):
-    """exp(-1/tau) is on no grid. Our dense engine computes as sinabs does, to the bit. The
-    kernel multiplies weights by 1 - exp(-1/tau) beforehand; none of these potentials is
-    so near to a threshold that it counts."""
+@pytest.mark.parametrize(("kind", "settings", "reading", "engines"), SINABS)
+def test_sinabs(kind, settings, reading, engines):
+    """exp(-1/tau) is on no grid, but our dense engine computes as sinabs, to the bit.
+
+    The kernel multiplies weights by 1 - exp(-1/tau) beforehand; none of these
+    potentials is so near to a threshold that it counts.
+    """
     pytest.importorskip("sinabs")
     from sinabs.activation import MaxSpike, MembraneReset, SingleSpike
 
-    own, found, engines = SINABS[kind]
-    own = dict(own)
+    activation = {}
     if "SingleSpike" in kind:
-        own["spike_fn"] = SingleSpike
+        activation["spike_fn"] = SingleSpike
     if "MaxSpike" in kind:
-        own["spike_fn"] = MaxSpike(2)
+        activation["spike_fn"] = MaxSpike(2)
     if SINGLE in kind:
-        own["reset_fn"] = MembraneReset()
-    neurons = lambda n: sinabs_neurons(kind[:3], n, record_states=True, **own)  # noqa: E731
+        activation["reset_fn"] = MembraneReset()
+
+    def neurons(size):
+        return sinabs_neurons(kind[:3], size, record_states=True, **settings, **activation)
+
     served = check_reading(
         lambda: layers(neurons),
         run_sinabs,
         export_sinabs,
         potentials=lambda network: network[-1].recordings["v_mem"].transpose(0, 1),
         like="sinabs",
-        **found,
+        **reading,
     )
     assert served == engines
 
@@ -468,36 +538,54 @@ def test_sinabs(kind):
 @pytest.mark.parametrize("norm_input", [None, False, True])
 @pytest.mark.parametrize("single", [True, False])
 def test_sinabs_integrators(norm_input, single):
-    """ExpLeak sends V, and its norm_input is False by default. Our dense engine computes V
-    to the bit."""
+    """ExpLeak sends V, and its norm_input is False by default.
+
+    Our dense engine computes V to the bit.
+    """
     pytest.importorskip("sinabs")
     from sinabs.activation import MembraneReset, SingleSpike
 
-    fires = {"spike_fn": SingleSpike, "reset_fn": MembraneReset()} if single else {}
-    own = {} if norm_input is None else {"norm_input": norm_input}
-    neurons = lambda n: sinabs_neurons("IAF", n, **fires)  # noqa: E731
-    last = lambda n: sinabs_neurons("ExpLeak", n, **own)  # noqa: E731
-    found = own | ({"reset": "zero"} if single else {})
+    activation = {}
+    of_integrators = {}
+    reading = {}
+    if single:
+        activation = {"spike_fn": SingleSpike, "reset_fn": MembraneReset()}
+        reading["reset"] = "zero"
+    if norm_input is not None:
+        of_integrators["norm_input"] = norm_input
+        reading["norm_input"] = norm_input
+
+    def neurons(size):
+        return sinabs_neurons("IAF", size, **activation)
+
+    def integrators(size):
+        return sinabs_neurons("ExpLeak", size, **of_integrators)
+
     served = check_reading(
-        lambda: layers(neurons, last),
+        lambda: layers(neurons, integrators),
         run_sinabs,
         export_sinabs,
         sends_values=True,
         rounding={"event"},
         like="sinabs",
-        **found,
+        **reading,
     )
-    assert served == (BOTH if single else {"dense"})
+    assert served == (BOTH if single else DENSE)
 
 
 @others
 def test_sinabs_with_arguments_of_each_layer():
     """Where layers differ, a dict has the value of each, by its name in the file."""
     pytest.importorskip("sinabs")
-    neurons = lambda n: sinabs_neurons("LIF", n, norm_input=False, tau_syn=3.0)  # noqa: E731
-    last = lambda n: sinabs_neurons("ExpLeak", n, norm_input=True)  # noqa: E731
+
+    def neurons(size):
+        return sinabs_neurons("LIF", size, norm_input=False, tau_syn=3.0)
+
+    def integrators(size):
+        return sinabs_neurons("ExpLeak", size, norm_input=True)
+
     served = check_reading(
-        lambda: layers(neurons, last),
+        lambda: layers(neurons, integrators),
         run_sinabs,
         export_sinabs,
         sends_values=True,
@@ -506,22 +594,26 @@ def test_sinabs_with_arguments_of_each_layer():
         norm_input={"1": False, "3": True},
         tau_syn={"1": [3.0] * SIZES[1]},
     )
-    assert served == {"dense"}
+    assert served == DENSE
 
 
 @others
 def test_sinabs_with_convolutions():
-    """And a pool and a floor, as in public networks for N-MNIST, whose files lack it."""
+    """As public networks for N-MNIST, with a pool, and a floor that files lack."""
     pytest.importorskip("sinabs")
     from sinabs.layers import SumPool2d
 
     shape = 2, 8, 8
-    neurons = lambda: sinabs_neurons("IAF", 1, min_v_mem=-1.0)  # noqa: E731
 
     def build():
-        conv = on_grid(nn.Conv2d(2, 4, 3, bias=False))
-        linear = on_grid(nn.Linear(36, 6, bias=False))
-        return nn.Sequential(conv, neurons(), SumPool2d(2), nn.Flatten(), linear, neurons())
+        return nn.Sequential(
+            on_grid(nn.Conv2d(2, 4, 3, bias=False)),
+            sinabs_neurons("IAF", 1, min_v_mem=-1.0),
+            SumPool2d(2),
+            nn.Flatten(),
+            on_grid(nn.Linear(36, 6, bias=False)),
+            sinabs_neurons("IAF", 1, min_v_mem=-1.0),
+        )
 
     served = check_reading(
         build,
@@ -531,7 +623,7 @@ def test_sinabs_with_convolutions():
         like="sinabs",
         membrane_floor=1.0,
     )
-    assert served == {"dense"}
+    assert served == DENSE
 
 
 # --- off the grid
@@ -548,25 +640,36 @@ def off_grid(network):
 
 
 def norse_by_default(kind):
-    """A cell with its default time constants, and a threshold that is reached."""
+    """Make a cell with its default time constants, and a threshold that is reached."""
     import norse.torch as norse
 
-    more = {} if kind == "LIBox" else {"v_th": torch.tensor(0.1)}
-    parameters = getattr(norse, f"{kind}Parameters")(**more)
+    parameters = {} if kind == "LIBox" else {"v_th": torch.tensor(0.1)}
+    parameters = getattr(norse, f"{kind}Parameters")(**parameters)
     return getattr(norse, f"{kind}Cell")(parameters)
 
 
 @others
-@pytest.mark.parametrize("kind", ["LIFBox", "LIF", "LIBox"])
-def test_norse_off_the_grid(kind):
-    """The leaks that its cells have by default are rounded on their way through the file.
-    None of these potentials is so near to its threshold that it counts."""
+@pytest.mark.parametrize(
+    ("kind", "last", "comparison"),
+    [
+        ("LIFBox", "LIFBox", {}),
+        ("LIF", "LIF", {}),
+        ("LIFBox", "LIBox", {"sends_values": True, "rounding": BOTH}),
+    ],
+    ids=["LIFBox", "LIF", "LIBox"],
+)
+def test_norse_off_the_grid(kind, last, comparison):
+    """Leaks that its cells have by default are rounded on their way through the file.
+
+    None of these potentials is so near to its threshold that it counts.
+    """
     norse = pytest.importorskip("norse.torch")
-    neurons = lambda n: norse_by_default("LIFBox" if kind == "LIBox" else kind)  # noqa: E731
-    last = lambda n: norse_by_default(kind)  # noqa: E731
-    build = lambda: norse.SequentialState(*off_grid(layers(neurons, last)))  # noqa: E731
-    values = {"sends_values": True, "rounding": BOTH} if kind == "LIBox" else {}
-    assert check_reading(build, run_norse, export_norse, like="norse", **values) == BOTH
+
+    def build():
+        cells = layers(lambda size: norse_by_default(kind), lambda size: norse_by_default(last))
+        return norse.SequentialState(*off_grid(cells))
+
+    assert check_reading(build, run_norse, export_norse, like="norse", **comparison) == BOTH
 
 
 @others
@@ -576,10 +679,12 @@ def test_spikingjelly_off_the_grid(decay_input):
     pytest.importorskip("spikingjelly")
     from spikingjelly.activation_based import neuron
 
-    neurons = lambda n: neuron.LIFNode(  # noqa: E731
-        tau=3.0, decay_input=decay_input, v_reset=-0.1, v_threshold=0.3
-    )
-    build = lambda: off_grid(layers(neurons))  # noqa: E731
+    def neurons(size):
+        return neuron.LIFNode(tau=3.0, decay_input=decay_input, v_reset=-0.1, v_threshold=0.3)
+
+    def build():
+        return off_grid(layers(neurons))
+
     served = check_reading(build, run_spikingjelly, export_spikingjelly, like="spikingjelly")
     assert served == BOTH
 
@@ -587,165 +692,220 @@ def test_spikingjelly_off_the_grid(decay_input):
 # --- what the importers of simulators make of a file
 
 
+def a_recording():
+    """Return an event in each timestep, at one input after the other."""
+    steps = torch.arange(STEPS)
+    return torch.stack([steps, steps % SIZES[0]], 1).numpy()
+
+
 @others
 @needs_v_reset
 def test_a_difference_from_an_importer_is_explained(tmp_path):
-    """snnTorch's importer reads its own file otherwise than the network that wrote it."""
+    """The importer of snnTorch reads otherwise than the network was that wrote."""
     snntorch = pytest.importorskip("snntorch")
     torch.manual_seed(0)
-    neurons = lambda n: snntorch.Leaky(  # noqa: E731
-        torch.full((n,), 0.5), threshold=torch.ones(n), init_hidden=True
-    )
+
+    def neurons(size):
+        return snntorch.Leaky(
+            torch.full((size,), 0.5), threshold=torch.ones(size), init_hidden=True
+        )
+
     path = tmp_path / "net.nir"
     with contextlib.redirect_stdout(io.StringIO()):
         nir.write(path, export_snntorch(layers(neurons)))
-    recordings = [torch.stack([torch.arange(STEPS), torch.arange(STEPS) % SIZES[0]], 1).numpy()]
 
-    _, row = check(path, recordings, STEPS, ["snntorch"], like="snntorch")
-    assert row[2] == "differs"
-    assert "assumes of every file: every neuron has reset_mechanism='zero'" in row[3]
-    assert "Add --reset zero --no-reset_delay: if nothing differs then, the" in row[3]
+    _, theirs = check(path, [a_recording()], STEPS, ["snntorch"], like="snntorch")
+    assert theirs.verdict == "differs"
+    assert "assumes of every file: every neuron has reset_mechanism='zero'" in theirs.message
+    assert "Add --reset zero --no-reset_delay: if nothing differs then, the" in theirs.message
+
     flags = {"reset": "zero", "reset_delay": False}
-    _, row = check(path, recordings, STEPS, ["snntorch"], like="snntorch", **flags)
-    assert row[2] == "same"
+    _, theirs = check(path, [a_recording()], STEPS, ["snntorch"], like="snntorch", **flags)
+    assert theirs.verdict == "same"
 
 
 @others
-@pytest.mark.parametrize("kind", ["IAF", "LIF"])
-def test_the_importer_of_sinabs_has_defaults_of_its_own(tmp_path, kind):
+@pytest.mark.parametrize(
+    ("kind", "reading"),
+    [("IAF", {"membrane_floor": 1.0}), ("LIF", {"norm_input": False})],
+    ids=["IAF", "LIF"],
+)
+def test_the_importer_of_sinabs_has_defaults_of_its_own(tmp_path, kind, reading):
     pytest.importorskip("sinabs")
     torch.manual_seed(0)
+    network = layers(lambda size: sinabs_neurons(kind, size, spike_threshold=0.25))
     path = tmp_path / "net.nir"
-    nir.write(path, export_sinabs(layers(lambda n: sinabs_neurons(kind, n, spike_threshold=0.25))))
-    recordings = [torch.stack([torch.arange(STEPS), torch.arange(STEPS) % SIZES[0]], 1).numpy()]
+    nir.write(path, export_sinabs(network))
 
-    _, row = check(path, recordings, STEPS, ["sinabs"], like="sinabs")
-    assert row[2] == "differs" and "--no-norm_input (with LIF and LI): if nothing" in row[3]
-    flags = {"membrane_floor": 1.0} if kind == "IAF" else {"norm_input": False}
-    _, row = check(path, recordings, STEPS, ["sinabs"], like="sinabs", **flags)
-    assert row[2] == "same"
+    _, theirs = check(path, [a_recording()], STEPS, ["sinabs"], like="sinabs")
+    assert theirs.verdict == "differs"
+    assert "--no-norm_input (with LIF and LI): if nothing" in theirs.message
+
+    _, theirs = check(path, [a_recording()], STEPS, ["sinabs"], like="sinabs", **reading)
+    assert theirs.verdict == "same"
 
 
 # --- by hand
 
-HALF = float(np.float32(1 / np.log(2)))  # exp(-1/HALF) is 1/2, in timesteps
+HALF_LIFE = float(np.float32(1 / np.log(2)))  # in timesteps: exp(-1/HALF_LIFE) is 1/2
 
 
 def one_neuron(kind, **values):
-    """A graph of one neuron, whose values are arrays of one."""
-    node = getattr(nir, kind)(**{name: np.full(1, value) for name, value in values.items()})
+    """Return a graph of one neuron, called n, with these values."""
+    arrays = {name: np.full(1, value) for name, value in values.items()}
+    node = getattr(nir, kind)(**arrays)
     nodes = {"input": nir.Input(np.array([1])), "n": node, "output": nir.Output(np.array([1]))}
     return nir.NIRGraph(nodes, [("input", "n"), ("n", "output")])
 
 
-LEAKY = {"tau": HALF, "r": 1.0, "v_leak": 0.0}
-OF_NORSE = {"tau": 2e-6, "r": 1.0, "v_leak": 0.5}
-BY_HAND = {  # graph, how it is read, what arrives, V after each timestep, spikes of each
-    "sinabs, LIF": (
+LEAKY = {"tau": HALF_LIFE, "r": 1.0, "v_leak": 0.0}
+OF_NORSE = {"tau": 2e-6, "r": 1.0, "v_leak": 0.5}  # a leak of 1/2
+BY_HAND = [
+    pytest.param(
         one_neuron("LIF", **LEAKY, v_threshold=4.0),
         {"like": "sinabs"},
+        DENSE,
         [1, 0, 1],
+        # V goes halfway to what arrives: 1 / 2, 0.5 / 2, (0.25 + 1) / 2
         [0.5, 0.25, 0.625],
         [0, 0, 0],
+        id="sinabs, LIF",
     ),
-    "sinabs, LIF, norm_input False": (
+    pytest.param(
         one_neuron("LIF", **LEAKY, v_threshold=4.0),
         {"like": "sinabs", "norm_input": False},
+        DENSE,
         [1, 0, 1],
+        # V halves, and all that arrives is added: 0 + 1, 1 / 2 + 0, 0.5 / 2 + 1
         [1, 0.5, 1.25],
         [0, 0, 0],
+        id="sinabs, LIF, norm_input False",
     ),
-    "sinabs, LIF, tau_syn": (  # I is 1/2, 1/4, 5/8
+    pytest.param(
         one_neuron("LIF", **LEAKY, v_threshold=4.0),
-        {"like": "sinabs", "norm_input": {"n": False}, "tau_syn": HALF},
+        {"like": "sinabs", "norm_input": {"n": False}, "tau_syn": HALF_LIFE},
+        DENSE,
         [1, 0, 1],
+        # I is 1/2, 1/4, 5/8; V halves, and I is added
         [0.5, 0.5, 0.875],
         [0, 0, 0],
+        id="sinabs, LIF, tau_syn",
     ),
-    "sinabs, IAF, tau_syn": (
+    pytest.param(
         one_neuron("IF", r=1.0, v_threshold=4.0),
-        {"like": "sinabs", "tau_syn": {"n": [HALF]}},
+        {"like": "sinabs", "tau_syn": {"n": [HALF_LIFE]}},
+        DENSE,
         [1, 0, 1],
+        # I is 1/2, 1/4, 5/8, and V their sum so far
         [0.5, 0.75, 1.375],
         [0, 0, 0],
+        id="sinabs, IAF, tau_syn",
     ),
-    "sinabs, ExpLeak": (
+    pytest.param(
         one_neuron("LI", **LEAKY),
         {"like": "sinabs"},
+        BOTH,
         [1, 0, 1],
+        # V halves, and all that arrives is added
         [1, 0.5, 1.25],
-        None,
+        [1, 0.5, 1.25],
+        id="sinabs, ExpLeak",
     ),
-    "sinabs, ExpLeak, norm_input True": (
+    pytest.param(
         one_neuron("LI", **LEAKY),
         {"like": "sinabs", "norm_input": True},
+        BOTH,
         [1, 0, 1],
+        # V goes halfway to what arrives
         [0.5, 0.25, 0.625],
-        None,
+        [0.5, 0.25, 0.625],
+        id="sinabs, ExpLeak, norm_input True",
     ),
-    "sinabs, MultiSpike": (
+    pytest.param(
         one_neuron("IF", r=1.0, v_threshold=1.0),
         {"like": "sinabs"},
+        DENSE,
         [3.5, 0, 0],
+        # three spikes at once, each of which takes 1 from V
         [0.5, 0.5, 0.5],
         [3, 0, 0],
+        id="sinabs, MultiSpike",
     ),
-    "sinabs, MaxSpike(2)": (
+    pytest.param(
         one_neuron("IF", r=1.0, v_threshold=1.0),
         {"like": "sinabs", "max_spikes": 2},
+        DENSE,
         [3.5, 0, 0],
+        # two spikes take 2 from V, and one in the next timestep takes 1
         [1.5, 0.5, 0.5],
         [2, 1, 0],
+        id="sinabs, MaxSpike(2)",
     ),
-    "Norse, LIFBox begins at v_leak": (
+    pytest.param(
         one_neuron("LIF", **OF_NORSE, v_threshold=1.0),
         {"like": "norse"},
+        BOTH,
         [0, 2, 0],
+        # V stays at v_leak; (0.5 + 2 + 0.5) / 2 is 1.5, a spike, and 0; then halfway to
+        # v_leak
         [0.5, 0, 0.25],
         [0, 1, 0],
+        id="Norse, LIFBox begins at v_leak",
     ),
-    "Norse, LIFBox, v_reset": (
+    pytest.param(
         one_neuron("LIF", **OF_NORSE, v_threshold=1.0),
         {"like": "norse", "v_reset": -0.5},
+        BOTH,
         [0, 2, 0],
+        # as before, but for the reset to -0.5, from which 0 is halfway to v_leak
         [0.5, -0.5, 0],
         [0, 1, 0],
+        id="Norse, LIFBox, v_reset",
     ),
-    "Norse, IAF begins at v_reset": (
+    pytest.param(
         one_neuron("IF", r=1.0, v_threshold=1.0),
         {"like": "norse", "v_reset": -0.25},
+        BOTH,
         [1, 1, 0],
+        # -0.25 + 1; 1.75 is a spike
         [0.75, -0.25, -0.25],
         [0, 1, 0],
+        id="Norse, IAF begins at v_reset",
     ),
-    "Norse, LIBox begins at v_leak": (
+    pytest.param(
         one_neuron("LI", tau=2e-6, r=1.0, v_leak=-1.0),
         {"like": "norse"},
+        BOTH,
         [0, 1, 0],
+        # -1; (-1 - 1 + 1) / 2; (-0.5 - 1) / 2
         [-1, -0.5, -0.75],
-        None,
+        [-1, -0.5, -0.75],
+        id="Norse, LIBox begins at v_leak",
     ),
-    "Norse, LIF": (  # I is 1, 1/2, 1/4
+    pytest.param(
         one_neuron("CubaLIF", tau_syn=2e-6, tau_mem=2e-6, r=1.0, v_leak=0.0, v_threshold=1.0),
         {"like": "norse"},
+        BOTH,
         [1, 0, 0],
+        # I is 1, 1/2, 1/4; V goes halfway to it
         [0.5, 0.5, 0.375],
         [0, 0, 0],
+        id="Norse, LIF",
     ),
-}
+]
 
 
-@pytest.mark.parametrize("name", BY_HAND)
-def test_what_a_simulator_computes_by_hand(name):
-    graph, reading, arriving, potentials, spikes = BY_HAND[name]
-    models = [from_nir(graph, engine="dense", **reading)]
-    if "spike" not in name.lower() and "IAF" not in name and "sinabs, LIF" not in name:
-        models.append(from_nir(graph, engine="event", **reading))
-    for model in models:
-        output = model(torch.tensor(arriving, dtype=torch.float32).reshape(1, -1, 1), record="all")
+@pytest.mark.parametrize(
+    ("graph", "reading", "engines", "arriving", "potentials", "sent"), BY_HAND
+)
+def test_what_a_simulator_computes_by_hand(graph, reading, engines, arriving, potentials, sent):
+    """Integrators send V."""
+    events = torch.tensor(arriving, dtype=torch.float32).reshape(1, -1, 1)
+    for engine in sorted(engines):
+        model = from_nir(graph, engine=engine, **reading)
+        output = model(events, record="all")
         found = output.recorded["n"]["membrane"].flatten().tolist()
         assert found == pytest.approx(potentials, abs=1e-6)
-        sent = potentials if spikes is None else spikes
         total = output.logits_by_step.flatten().tolist()
         assert total == pytest.approx(np.cumsum(sent).tolist(), abs=1e-6)
 
@@ -804,55 +964,62 @@ def test_arguments_that_do_not_fit_are_refused(graph, reading, words):
 
 LI = one_neuron("LI", **LEAKY)
 CUBA = {"tau_syn": 2e-6, "tau_mem": 2e-6, "v_leak": 0.0, "v_threshold": 1.0}
-NOTED = {  # graph, how it is read, what is noted, arguments with which it is not
-    "sinabs lacks": (
+NOTED = [
+    pytest.param(
         LIF,
         {"like": "sinabs"},
         "sinabs does not write norm_input, .*: read with its defaults, norm_input=True of LIF and",
         {"norm_input": True},
+        id="sinabs lacks",
     ),
-    "Norse lacks": (
+    pytest.param(
         IF,
         {"like": "norse"},
         "Norse does not write v_reset and reset_method: read with its defaults, v_reset=0 and",
         {"v_reset": 0},
+        id="Norse lacks",
     ),
-    "snnTorch lacks": (
+    pytest.param(
         one_neuron("LIF", tau=2e-4, r=2.0, v_leak=0.0, v_threshold=1.0),
         {"like": "snntorch"},
         "snnTorch does not write reset_mechanism and reset_delay: read with its defaults, reset='",
         {"reset": "subtract"},
+        id="snnTorch lacks",
     ),
-    "other r": (
+    pytest.param(
         one_neuron("LIF", tau=5.0, r=2.0, v_leak=0.0, v_threshold=1.0),
         {"like": "sinabs", "norm_input": True},
         "sinabs writes v_leak 0 and r 1: those of 'n' are ignored",
         None,
+        id="other r",
     ),
-    "other w_in": (
+    pytest.param(
         one_neuron("CubaLIF", r=1.0, w_in=2.0, **CUBA),
         {"like": "norse", "v_reset": 0},
         "Norse writes r 1 and w_in 1: 'n' is read as NIR has it",
         None,
+        id="other w_in",
     ),
-    "no threshold": (
+    pytest.param(
         LI,
         {"like": "sinabs", "membrane_floor": 1.0},
         "membrane_floor is in thresholds, which 'n' has not: no floor there",
         None,
+        id="no threshold",
     ),
-    "another dt": (
+    pytest.param(
         one_neuron("IF", r=1000.0, v_threshold=1.0),
         {"like": "spikingjelly"},
         "SpikingJelly writes r = 1/dt, and r of 'n' is that of timesteps of 1 ms: give dt=0.001",
         {"dt": 0.001},
+        id="another dt",
     ),
-}
+]
 
 
-@pytest.mark.parametrize("name", NOTED)
-def test_what_is_taken_for_granted_is_noted(name):
-    graph, reading, words, silencing = NOTED[name]
+@pytest.mark.parametrize(("graph", "reading", "words", "silencing"), NOTED)
+def test_what_is_taken_for_granted_is_noted(graph, reading, words, silencing):
+    """With the arguments in `silencing`, which say it, it is not noted."""
     with pytest.warns(UserWarning, match=words):
         from_nir(graph, **reading)
     if silencing:
@@ -865,11 +1032,17 @@ def test_what_is_taken_for_granted_is_noted(name):
 def test_flags_and_load_read_as_from_nir_does(tmp_path):
     torch.manual_seed(0)
     sensor = np.array([2, 34, 34])
+    neurons = nir.LIF(
+        tau=np.full(10, 5.0),
+        r=np.full(10, 1.0),
+        v_leak=np.zeros(10),
+        v_threshold=np.full(10, 0.25),
+    )
     nodes = {
         "input": nir.Input(sensor),
         "flat": nir.Flatten({"input": sensor}, 0, -1),
         "linear": nir.Linear(torch.randn(10, 2312).numpy()),
-        "lif": nir.LIF(*(np.full(10, value) for value in (5.0, 1.0, 0.0, 0.25))),
+        "lif": neurons,
         "output": nir.Output(np.array([10])),
     }
     path = tmp_path / "net.nir"
@@ -878,6 +1051,8 @@ def test_flags_and_load_read_as_from_nir_does(tmp_path):
     recording.parent.mkdir(parents=True)
     shutil.copy(next((REPOSITORY / "data/nmnist/3").glob("*.bin")), recording)
     rows, _ = rows_in(recording, (2, 34, 34), 1e-3)
+    first_steps = rows[rows[:, 0] < 40]
+
     spikes = []
     for flags, arguments in (
         ("", {}),
@@ -886,20 +1061,21 @@ def test_flags_and_load_read_as_from_nir_does(tmp_path):
         ("--max_spikes 1", {"max_spikes": 1}),
         ("--reset zero --v_reset -0.5", {"reset": "zero", "v_reset": -0.5}),
     ):
-        words = f"--like sinabs --steps 40 --output_dir {tmp_path} --overwrite"
-        found, said = run_here("nir", path, tmp_path / "folder", f"{words} {flags}")
-        output = load(path, like="sinabs", **arguments)([rows[rows[:, 0] < 40]], 40)
+        how = f"--like sinabs --steps 40 --output_dir {tmp_path} --overwrite {flags}"
+        found, said = run_here("nir", path, tmp_path / "folder", how)
+        output = load(path, like="sinabs", **arguments)([first_steps], 40)
         assert found["spikes"]["lif"] == output.spikes["lif"].item() > 0
-        assert ("note: sinabs does not write norm_input" in said) == (not flags.startswith("--"))
+        assert ("note: sinabs does not write norm_input" in said) == (flags == "")
         spikes.append(found["spikes"]["lif"])
     assert len({*spikes}) == len(spikes)
+
     line = refused("nir", path, "--like norse --tau_syn 3")
     assert "tau_syn says how sinabs ran a network: give " in line
 
 
 @needs_v_reset
 def test_a_file_with_v_reset_is_read_with_an_older_nir(tmp_path, monkeypatch):
-    """Up to 1.0.6 nir.read() takes the file alone; up to 1.0.5 no node has a v_reset."""
+    """By nir.read() up to 1.0.6, which takes the file alone, and nodes up to 1.0.5."""
     inner = one_neuron("LIF", tau=2e-3, r=1.0, v_leak=0.0, v_threshold=1.0, v_reset=-0.5)
     outer = one_neuron("IF", r=1.0, v_threshold=1.0, v_reset=-0.25)
     outer.nodes["graph"] = inner
@@ -927,8 +1103,18 @@ NOT_CHECKED = {"type_check": False} if has_check else {}  # nir checks types fro
 
 
 def as_exported(edges, tau=1e-3, r=10.0):
-    """A graph of edges as snnTorch's exporter leaves them; i: Input, w: Linear, l: LIF, f: Flatten, o: Output."""
-    one, shape = np.ones(1, np.float32), np.array([1])
+    """Return a graph as snnTorch's exporter leaves it.
+
+    Parameters
+    ----------
+    edges : str
+        Such as "input-w1 w1-l1". The first letter of a name tells its kind: i is an
+        Input, w a Linear, l a LIF, f a Flatten, and o an Output.
+    tau, r : float
+        Of the LIF.
+    """
+    one = np.ones(1, np.float32)
+    shape = np.array([1])
     kinds = {
         "i": nir.Input(shape),
         "w": nir.Linear(one[None]),
@@ -936,62 +1122,87 @@ def as_exported(edges, tau=1e-3, r=10.0):
         "f": nir.Flatten({"input": shape}, 0, -1),
         "o": nir.Output(shape),
     }
-    pairs = [tuple(each.split("-")) for each in edges.split()]
-    return nir.NIRGraph(
-        {name: kinds[name[0]] for pair in pairs for name in pair}, pairs, **NOT_CHECKED
-    )
+    pairs = [tuple(edge.split("-")) for edge in edges.split()]
+    nodes = {}
+    for source, target in pairs:
+        nodes[source] = kinds[source[0]]
+        nodes[target] = kinds[target[0]]
+    return nir.NIRGraph(nodes, pairs, **NOT_CHECKED)
 
 
-def test_what_a_file_does_not_say_is_noticed():
-    """Time constants of another timestep; betas from 1 on, and below 0."""
-    read = lambda tau, r, **own: from_nir(as_exported("input-w w-l l-output", tau, r), **own)  # noqa: E731
-    neuron = read(float("inf"), float("inf"), like="snntorch").graph.modules["l"]
+def read_lif(tau, r, **reading):
+    """Read a graph of one LIF with these values, and return its neurons."""
+    graph = as_exported("input-w w-l l-output", tau, r)
+    return from_nir(graph, **reading).graph.modules["l"]
+
+
+def test_a_neuron_that_never_leaks_is_read():
+    neuron = read_lif(math.inf, math.inf, like="snntorch")
     assert (neuron.gain, neuron.leak) == (1, 1)
-    for beta, words in (
-        (-0.25, "shorter than dt, 0.001 s: give like='snntorch', without another timestep"),
-        (1.25, "beta above 1"),
-    ):
-        values = 1e-4 / (1 - beta), 1 / (1 - beta)
-        with pytest.raises(ModelError, match=words):
-            read(*values)
-        with pytest.warns(UserWarning, match="'l': a beta below 0 or above 1 is clamped"):
-            neuron = read(*values, like="snntorch").graph.modules["l"]
-        assert (neuron.gain, neuron.leak) == (1, beta > 0)
+
+
+@pytest.mark.parametrize(
+    ("beta", "words", "clamped"),
+    [
+        (-0.25, "shorter than dt, 0.001 s: give like='snntorch', without another timestep", 0),
+        (1.25, "beta above 1", 1),
+    ],
+)
+def test_a_beta_that_is_no_leak_is_noticed(beta, words, clamped):
+    r = 1 / (1 - beta)
+    tau = 1e-4 * r
+    with pytest.raises(ModelError, match=words):
+        read_lif(tau, r)
+    with pytest.warns(UserWarning, match="'l': a beta below 0 or above 1 is clamped"):
+        neuron = read_lif(tau, r, like="snntorch")
+    assert (neuron.gain, neuron.leak) == (1, clamped)
+
+
+def test_time_constants_of_another_timestep_are_noticed():
     with pytest.warns(UserWarning) as notes:
-        (
-            read(2e-3, 20.0),
-            read(0.02, 2.0),
-            read(0.01, 1.0),
-        )  # betas of 0.95, 0.5, and of 0, which nobody means
+        read_lif(2e-3, 20.0)  # beta is 0.95
+        read_lif(0.02, 2.0)  # beta is 0.5
+        read_lif(0.01, 1.0)  # beta is 0, which nobody means
     ends = [str(note.message).partition("timesteps of ")[2] for note in notes]
     assert ends == ["0.1 ms: dt=0.0001, or like='snntorch'", "10 ms: dt=0.01"]
 
 
-def test_sums_that_snntorchs_exporter_loses():
-    """One is put back, with a note; of two, an error's lines do it, as they stand. At the end it leaves too little: refused."""
-    sources = lambda net: {  # noqa: E731
-        node[0]: "+".join(sorted(node[2])) for node in from_nir(net, like="snntorch").graph.nodes
-    }
-    start = "input-w1 w1-l1 l1-w2 w2-output input_l2-l2 l2-w3 "
+def read_sources(graph):
+    """Read a graph as snnTorch's, and return what feeds each node, such as "l1+w2"."""
+    sources = {}
+    for node in from_nir(graph, like="snntorch").graph.nodes:
+        sources[node.name] = "+".join(sorted(node.sources))
+    return sources
+
+
+LOST_SUM = "input-w1 w1-l1 l1-w2 w2-output input_l2-l2 l2-w3 "  # of w2 and l1 into l2
+
+
+def test_a_sum_that_snntorchs_exporter_loses_is_put_back_with_a_note():
+    graph = as_exported(f"{LOST_SUM} w3-l3 l3-output")
     with pytest.warns(UserWarning, match=r"'l2' is read as w2 \+ l1, a guess"):
-        assert sources(as_exported(start + "w3-l3 l3-output"))["l2"] == "l1+w2"
-    graph = as_exported(start + "w3-output input_l3-l3 l3-f f-output_f")
-    with pytest.raises(
-        ModelError, match=r"into 'l2', of 'w2', 'l1'.* into 'l3', of 'w3', 'l2', 'l1': del "
-    ) as error:
-        sources(graph)
-    for line in re.findall(
-        r"del graph.nodes\[.+?\]; graph.edges = .+? \+ \[.+?\]", str(error.value)
-    ):
-        exec(line)
-    assert sources(graph).items() >= {"l2": "l1+w2", "l3": "l2+w3"}.items()
+        assert read_sources(graph)["l2"] == "l1+w2"
+
+
+def test_two_lost_sums_are_put_back_by_the_lines_of_an_error():
+    graph = as_exported(f"{LOST_SUM} w3-output input_l3-l3 l3-f f-output_f")
+    words = r"into 'l2', of 'w2', 'l1'.* into 'l3', of 'w3', 'l2', 'l1': del "
+    with pytest.raises(ModelError, match=words) as error:
+        read_sources(graph)
+    line = r"del graph.nodes\[.+?\]; graph.edges = .+? \+ \[.+?\]"
+    for found in re.findall(line, str(error.value)):
+        exec(found)
+    assert read_sources(graph).items() >= {"l2": "l1+w2", "l3": "l2+w3"}.items()
+
+
+def test_a_lost_end_is_refused():
     with pytest.raises(ModelError, match=r"it ends in 'w2', no neuron.* add nn.Flatten\(\)"):
-        sources(as_exported("input-w1 w1-l1 l1-w2 w2-output"))
-    assert sources(as_exported("input-w1 w1-l1 l1-w2 w2-f f-output"))["f"] == "w2"
+        read_sources(as_exported("input-w1 w1-l1 l1-w2 w2-output"))
+    assert read_sources(as_exported("input-w1 w1-l1 l1-w2 w2-f f-output"))["f"] == "w2"
 
 
 def test_a_constant_that_c_does_not_know_is_refused_by_the_event_engine(monkeypatch):
-    """Whoever adds a field to Constants learns that C would run the neuron without it."""
+    """Whoever adds a field to Constants learns that C would leave it out."""
     known = layout.KNOWN_CONSTANTS - {"gain"}
     monkeypatch.setattr(layout, "KNOWN_CONSTANTS", known)
     with pytest.raises(ModelError, match="has the constant gain, which C does not know"):

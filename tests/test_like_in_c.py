@@ -1,6 +1,9 @@
-"""Networks of other simulators, exported to C by the flags of their convention, against the simulators themselves: no spike differs.
+"""Networks of other simulators, exported to C, against the simulators themselves.
 
-Twenty random networks for each condition, as a block that one program opens, and as a folder of C."""
+They are exported by the flags of their convention, and no spike differs. Each condition
+is tried with twenty random networks, as a block that one program opens, and as a folder
+of C.
+"""
 
 import contextlib
 import io
@@ -22,30 +25,46 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore"),
     pytest.mark.skipif(not shutil.which("cc"), reason="there is no C compiler, cc"),
 ]
-SIZES, STEPS, RECORDINGS, SEEDS = (5, 6, 6), 30, 2, 20
+SIZES = (5, 6, 6)
+STEPS = 30
+RECORDINGS = 2
+SEEDS = 20
 
 
 def network_of(neurons):
-    """Layers with weights that are multiples of 1/16, each with what neurons(number) gives behind it."""
+    """Build linear layers, each with what neurons(size) makes behind it.
+
+    Their weights and biases are multiples of 1/16.
+    """
     layers = []
-    for before, after in pairwise(SIZES):
-        linear = nn.Linear(before, after)
+    for inputs, outputs in pairwise(SIZES):
+        linear = nn.Linear(inputs, outputs)
         for parameter in linear.parameters():
             parameter.data = (torch.rand_like(parameter) * 32 - 16).round() / 16
-        layers += [linear, neurons(after)]
+        layers += [linear, neurons(outputs)]
     return layers
 
 
+# Each class makes networks of one simulator. neurons(size) makes a layer of neurons,
+# and network() a random network. run(network, events) gives what its last layer sends
+# (T, B, outputs), for events (T, B, inputs), and graph(network) what its exporter
+# writes.
+
+
 class SpikingJelly:
-    """v_reset=None is in no file, since SpikingJelly does not write one: the file is that of v_reset=0.0."""
+    """Neurons of SpikingJelly.
+
+    It writes no file of v_reset=None: the file is that of v_reset=0.0.
+    """
 
     def __init__(self, kind, **settings):
-        self.kind, self.settings = kind, settings
+        self.kind = kind
+        self.settings = settings
 
-    def neurons(self, count, **more):
+    def neurons(self, size, **changes):
         from spikingjelly.activation_based import neuron
 
-        return getattr(neuron, self.kind)(v_threshold=0.5, **self.settings | more)
+        return getattr(neuron, self.kind)(v_threshold=0.5, **self.settings | changes)
 
     def network(self):
         return nn.Sequential(*network_of(self.neurons))
@@ -56,25 +75,28 @@ class SpikingJelly:
     def graph(self, network):
         from spikingjelly.activation_based.nir_exchange import export_to_nir
 
-        written = [
-            self.neurons(0, v_reset=0.0) if hasattr(layer, "v_threshold") else layer
-            for layer in network
-        ]
+        written = []
+        for layer in network:
+            if hasattr(layer, "v_threshold"):
+                layer = self.neurons(0, v_reset=0.0)
+            written.append(layer)
         return export_to_nir(nn.Sequential(*written), torch.zeros(1, SIZES[0]))
 
 
 class SnnTorch:
-    """Leaky with one beta, or, where beta is a pair, with one for each neuron, between the two."""
+    """Leaky of snnTorch, with a beta drawn for each neuron between two values."""
 
-    def __init__(self, beta, **settings):
-        self.beta, self.settings = beta, settings
+    def __init__(self, lowest_beta, highest_beta, **settings):
+        self.lowest_beta = lowest_beta
+        self.highest_beta = highest_beta
+        self.settings = settings
 
-    def neurons(self, count):
+    def neurons(self, size):
         from snntorch import Leaky
 
-        low, high = self.beta if isinstance(self.beta, tuple) else (self.beta, self.beta)
-        betas = low + (high - low) * torch.rand(count)
-        return Leaky(betas, threshold=torch.ones(count), init_hidden=True, **self.settings)
+        spread = self.highest_beta - self.lowest_beta
+        betas = self.lowest_beta + spread * torch.rand(size)
+        return Leaky(betas, threshold=torch.ones(size), init_hidden=True, **self.settings)
 
     def network(self):
         return nn.Sequential(*network_of(self.neurons))
@@ -92,17 +114,21 @@ class SnnTorch:
 
 
 class Norse:
+    """Cells of Norse: IAF or LIFBox."""
+
     def __init__(self, kind):
         self.kind = kind
 
-    def neurons(self, count):
+    def neurons(self, size):
         import norse.torch as norse
 
-        ones = torch.ones(count)
+        ones = torch.ones(size)
         if self.kind == "IAF":
             return norse.IAFCell(norse.IAFParameters(ones))
-        own = norse.LIFBoxParameters(500 * ones, v_th=ones / 4, v_leak=0 * ones, v_reset=0 * ones)
-        return norse.LIFBoxCell(own)
+        parameters = norse.LIFBoxParameters(
+            500 * ones, v_th=ones / 4, v_leak=0 * ones, v_reset=0 * ones
+        )
+        return norse.LIFBoxCell(parameters)
 
     def network(self):
         import norse.torch as norse
@@ -110,7 +136,8 @@ class Norse:
         return norse.SequentialState(*network_of(self.neurons))
 
     def run(self, network, events):
-        state, sent = None, []
+        state = None
+        sent = []
         for now in events:
             spikes, state = network(now, state)
             sent.append(spikes)
@@ -123,21 +150,28 @@ class Norse:
 
 
 class Sinabs:
-    """One spike in a timestep at most, and a reset to 0; floor: lowest V."""
+    """IAF or LIF of sinabs, by default with at most one spike, and a reset to 0."""
 
     def __init__(self, kind, single=True, floor=None):
-        self.kind, self.single, self.floor = kind, single, floor
+        self.kind = kind
+        self.single = single
+        self.floor = floor  # the lowest V
 
-    def neurons(self, count):
+    def neurons(self, size):
         from sinabs import layers
         from sinabs.activation import MembraneReset, SingleSpike
 
-        own = {"spike_threshold": torch.full((count,), 0.5), "batch_size": RECORDINGS}
+        settings = {
+            "spike_threshold": torch.full((size,), 0.5),
+            "batch_size": RECORDINGS,
+            "min_v_mem": self.floor,
+        }
         if self.kind == "LIF":
-            own["tau_mem"] = torch.full((count,), 5.0)
+            settings["tau_mem"] = torch.full((size,), 5.0)
         if self.single:
-            own |= {"spike_fn": SingleSpike, "reset_fn": MembraneReset()}
-        return getattr(layers, f"{self.kind}Squeeze")(min_v_mem=self.floor, **own)
+            settings["spike_fn"] = SingleSpike
+            settings["reset_fn"] = MembraneReset()
+        return getattr(layers, f"{self.kind}Squeeze")(**settings)
 
     def network(self):
         return nn.Sequential(*network_of(self.neurons))
@@ -157,92 +191,91 @@ class Sinabs:
         return graph
 
 
-LIKE = {  # simulator and neurons -> flags
-    "spikingjelly": [
-        (SpikingJelly("IFNode", v_reset=0.0), ""),
-        (SpikingJelly("IFNode", v_reset=None), "--reset subtract"),
-        (SpikingJelly("LIFNode", tau=2.0, v_reset=0.0), ""),
-        (SpikingJelly("LIFNode", tau=2.0, v_reset=None), "--reset subtract"),
-        (SpikingJelly("LIFNode", tau=2.0, v_reset=0.0, decay_input=False), ""),
-    ],
-    "snntorch": [
-        (SnnTorch(0.95), ""),
-        (SnnTorch(0.95, reset_mechanism="zero"), "--reset zero"),
-        (SnnTorch(0.95, reset_mechanism="none"), "--reset none"),
-        (
-            SnnTorch(0.95, reset_mechanism="zero", reset_delay=False),
-            "--reset zero --no-reset_delay",
-        ),
-        (
-            SnnTorch(0.95, reset_mechanism="none", reset_delay=False),
-            "--reset none --no-reset_delay",
-        ),
-        (SnnTorch((0.1, 0.9)), ""),
-        (SnnTorch((0.1, 0.9), reset_mechanism="zero"), "--reset zero"),
-        (SnnTorch((0.1, 0.9), reset_mechanism="none"), "--reset none"),
-    ],
-    "norse": [(Norse("LIFBox"), ""), (Norse("IAF"), "")],
-    "sinabs": [
-        (Sinabs("IAF"), "--reset zero"),
-        (Sinabs("LIF"), "--reset zero"),
-        (Sinabs("IAF", floor=-0.5), "--reset zero --membrane_floor 1"),
-    ],
-}
-CONDITIONS = []
-for package, cases in LIKE.items():
-    for simulated, flags in cases:
-        name = " ".join(map(str, [package, *vars(simulated).values(), flags]))
-        CONDITIONS.append(pytest.param(package, simulated, flags, id=name))
+def condition(package, simulator, flags=""):
+    """Describe neurons of a package, and how they are read beside --like."""
+    values = " ".join(str(value) for value in vars(simulator).values())
+    return pytest.param(package, simulator, flags, id=f"{package} {values} {flags}")
 
 
-def written(simulated, seed):
-    """(a random network, what the simulator writes of it)"""
+CONDITIONS = [
+    condition("spikingjelly", SpikingJelly("IFNode", v_reset=0.0)),
+    condition("spikingjelly", SpikingJelly("IFNode", v_reset=None), "--reset subtract"),
+    condition("spikingjelly", SpikingJelly("LIFNode", tau=2.0, v_reset=0.0)),
+    condition("spikingjelly", SpikingJelly("LIFNode", tau=2.0, v_reset=None), "--reset subtract"),
+    condition("spikingjelly", SpikingJelly("LIFNode", tau=2.0, v_reset=0.0, decay_input=False)),
+    condition("snntorch", SnnTorch(0.95, 0.95)),
+    condition("snntorch", SnnTorch(0.95, 0.95, reset_mechanism="zero"), "--reset zero"),
+    condition("snntorch", SnnTorch(0.95, 0.95, reset_mechanism="none"), "--reset none"),
+    condition(
+        "snntorch",
+        SnnTorch(0.95, 0.95, reset_mechanism="zero", reset_delay=False),
+        "--reset zero --no-reset_delay",
+    ),
+    condition(
+        "snntorch",
+        SnnTorch(0.95, 0.95, reset_mechanism="none", reset_delay=False),
+        "--reset none --no-reset_delay",
+    ),
+    condition("snntorch", SnnTorch(0.1, 0.9)),
+    condition("snntorch", SnnTorch(0.1, 0.9, reset_mechanism="zero"), "--reset zero"),
+    condition("snntorch", SnnTorch(0.1, 0.9, reset_mechanism="none"), "--reset none"),
+    condition("norse", Norse("LIFBox")),
+    condition("norse", Norse("IAF")),
+    condition("sinabs", Sinabs("IAF"), "--reset zero"),
+    condition("sinabs", Sinabs("LIF"), "--reset zero"),
+    condition("sinabs", Sinabs("IAF", floor=-0.5), "--reset zero --membrane_floor 1"),
+]
+
+
+def random_network(simulator, seed):
+    """Return a random network, and the graph that the simulator writes of it."""
     torch.manual_seed(seed)
-    network = simulated.network()
+    network = simulator.network()
     with contextlib.redirect_stdout(io.StringIO()):
-        return network, simulated.graph(network)
+        graph = simulator.graph(network)
+    return network, graph
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("package", "simulated", "flags"), CONDITIONS)
-def test_c_sends_the_spikes_of_the_simulator(tmp_path, monkeypatch, package, simulated, flags):
-    """The first folder checks itself, too, as each does that a user makes."""
+@pytest.mark.parametrize(("package", "simulator", "flags"), CONDITIONS)
+def test_c_sends_the_spikes_of_the_simulator(tmp_path, monkeypatch, package, simulator, flags):
     pytest.importorskip(package)
     spikes = 0
     for seed in range(SEEDS):
-        network, graph = written(simulated, seed)
+        network, graph = random_network(simulator, seed)
         events = (torch.rand(STEPS, RECORDINGS, SIZES[0]) < 0.5).int()
-        wanted = simulated.run(network, events.float()).transpose(0, 1).numpy()
-        if seed:
+        expected = simulator.run(network, events.float()).transpose(0, 1).numpy()
+        if seed > 0:  # the first folder checks itself, as each does that a user makes
             monkeypatch.setattr(
                 harness.exporting.c_folder, "check_here", lambda files: "elsewhere"
             )
         folder = tmp_path / str(seed)
         folder.mkdir()
+
         of_block, of_folder = exported_spikes(
             folder, graph, f"--like {package} {flags}", events.transpose(0, 1)
         )
-        assert np.array_equal(of_block, wanted), seed
-        assert np.array_equal(of_folder, wanted), seed
-        spikes += wanted.sum()
+
+        assert np.array_equal(of_block, expected), seed
+        assert np.array_equal(of_folder, expected), seed
+        spikes += expected.sum()
     assert spikes > 0
-
-
-REFUSED = [
-    pytest.param("sinabs", Sinabs("IAF", single=False), "", id="sinabs-IAF"),
-    pytest.param("sinabs", Sinabs("LIF", single=False), "", id="sinabs-LIF"),
-    pytest.param(
-        "snntorch", SnnTorch(0.95, reset_delay=False), "--no-reset_delay", id="snntorch-subtract"
-    ),
-]
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("to", ["block", "c"])
-@pytest.mark.parametrize(("package", "simulated", "flags"), REFUSED)
-def test_what_c_does_not_know_is_refused(tmp_path, package, simulated, flags, to):
+@pytest.mark.parametrize(
+    ("package", "simulator", "flags"),
+    [
+        condition("sinabs", Sinabs("IAF", single=False)),
+        condition("sinabs", Sinabs("LIF", single=False)),
+        condition("snntorch", SnnTorch(0.95, 0.95, reset_delay=False), "--no-reset_delay"),
+    ],
+)
+def test_what_c_does_not_know_is_refused(tmp_path, package, simulator, flags, to):
     pytest.importorskip(package)
-    nir.write(tmp_path / "net.nir", written(simulated, 0)[1])
+    _, graph = random_network(simulator, seed=0)
+    nir.write(tmp_path / "net.nir", graph)
     line = refused("export", tmp_path / "net.nir", f"--like {package} {flags} --to {to}")
     assert "which C does not know: it cannot be exported" in line
     assert [path.name for path in tmp_path.iterdir()] == ["net.nir"]
