@@ -129,7 +129,7 @@ def nmnist_events(model: GraphSNN, count: int) -> torch.Tensor:
 
 
 def event_lists(events: torch.Tensor) -> list[np.ndarray]:
-    """Return events (count, T, ...) as each recording's rows, as our engines take it."""
+    """Return events (count, T, ...) as rows of each recording, for our engines."""
     lists = []
     for recording in events:
         places = recording.nonzero()
