@@ -1,22 +1,53 @@
-"""A loss that penalises changing predictions. Logs and records have its unweighted value, variance_loss.
+"""A loss that penalises changing predictions.
+
+Logs and records have its value before the weight, as variance_loss.
 
 wfeedback ann --preset quick_feedback    # once: the ANN that it starts from
-wfeedback snn --model examples/prediction_variance.py --preset quick_feedback --variance_weight 0.01 --run_name steady
+wfeedback snn --preset quick_feedback --run_name steady \
+    --model examples/prediction_variance.py --variance_weight 0.01
 """
 
 from dataclasses import dataclass
 
+import torch
+
 from harness.training.losses import LOSSES, Loss
 from self_models.basics.settings import COUNT, setting
+from self_models.runtime.outputs import SNNOutput
 
 
 @LOSSES.register("variance")
 @dataclass
 class PredictionVariance(Loss):
-    """The variance of each pixel's prediction over the last timesteps, summed over an image's pixels, mean over images."""
+    """Variance of each pixel's prediction over the last timesteps.
+
+    Attributes
+    ----------
+    weight : float, 0 or more
+        Weight in the total loss, which `Loss` declares. The flag ``--variance_weight``
+        sets it.
+    steps : int, 1 or more
+        How many of the last timesteps count. The flag ``--variance_steps`` sets it.
+    """
 
     steps: int = setting(4, COUNT, "over so many of the last steps", metavar="N")
-    needs_frames = True
+    needs_frames = True  # it looks at predictions, which are not kept otherwise
 
-    def value(self, output, images, labels):
-        return output.predictions[-self.steps :].var(0, correction=0).sum((1, 2, 3)).mean()
+    def value(self, output: SNNOutput, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Return the variance, summed over an image's pixels, as the mean over images.
+
+        Parameters
+        ----------
+        output : SNNOutput
+            With predictions of shape (T, B, C, H, W).
+        images : Tensor of shape (B, C, H, W)
+            Not needed here, as are the labels.
+        labels : Tensor of shape (B,)
+
+        Returns
+        -------
+        Tensor of shape ()
+        """
+        last_predictions = output.predictions[-self.steps :]
+        variance_per_pixel = last_predictions.var(0, correction=0)  # (B, C, H, W)
+        return variance_per_pixel.sum((1, 2, 3)).mean()

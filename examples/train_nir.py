@@ -1,8 +1,12 @@
-"""Train a small network on recordings (FOLDER/CLASS/*) in SpikingJelly and write it as NIR; minutes on a CPU:
+"""Train a small network on recordings in SpikingJelly, and write it as NIR.
 
-    python -m examples.train_nir FOLDER network.nir && wfeedback nir network.nir data/nmnist
+    python -m examples.train_nir FOLDER network.nir
+    wfeedback nir network.nir data/nmnist
 
-It wrote nmnist.nir, beside it, from 500 recordings of N-MNIST that are not in data/nmnist."""
+FOLDER has the recordings of each class in a folder of its own: FOLDER/CLASS/*. Training
+takes minutes on a CPU. This has written nmnist.nir, beside it, from 500 recordings of
+N-MNIST that are not in data/nmnist.
+"""
 
 import sys
 
@@ -15,38 +19,90 @@ from torch import nn
 from self_models.data.events import rows_in
 from self_models.data.folders import labelled_recordings
 
-DT, STEPS, SHAPE, EPOCHS = 0.01, 30, (2, 34, 34), 30
-torch.manual_seed(0)
-frames, labels = [], []  # counts of events (T, 2, H, W)
-for label, paths in enumerate(labelled_recordings(sys.argv[1]).values()):
-    for rows in (torch.from_numpy(rows_in(path, SHAPE, DT)[0]).long() for path in paths):
-        frames.append(torch.zeros(STEPS, *SHAPE))
-        frames[-1].index_put_(tuple(rows[rows[:, 0] < STEPS].T), torch.ones(()), accumulate=True)
-        labels.append(label)
-images, labels = torch.stack(frames, 1), torch.tensor(labels)
-neurons = [neuron.IFNode(surrogate_function=surrogate.ATan(), v_reset=0.0) for _ in range(3)]
-net = nn.Sequential(
-    layer.Conv2d(2, 8, 5, stride=2, padding=2),
-    neurons[0],
-    layer.Conv2d(8, 16, 3, stride=2, padding=1),
-    neurons[1],
-    layer.Flatten(),
-    layer.Linear(16 * 9 * 9, 10),
-    neurons[2],
-)
-functional.set_step_mode(net, "m")
-optimizer = torch.optim.Adam(net.parameters(), 2e-3)
-schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, EPOCHS)
-for epoch in range(EPOCHS):
-    for index in torch.randperm(len(labels)).split(20):
-        loss = nn.functional.cross_entropy(10 * net(images[:, index]).mean(0), labels[index])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        functional.reset_net(net)
-    schedule.step()
-    print(f"epoch {epoch + 1}: loss {loss.item():.3f}", flush=True)
-functional.set_step_mode(net, "s")
-graph = export_to_nir(net, images[0, :1], dt=DT)
-graph.metadata["seconds_per_step"] = DT
-nir.write(sys.argv[2], graph)
+SECONDS_PER_STEP = 0.01
+STEPS = 30  # later events are left out; a recording of N-MNIST lasts about 0.3 s
+SHAPE = (2, 34, 34)  # polarity, height and width of N-MNIST
+EPOCHS = 30
+
+
+def read_recordings(folder: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Read all recordings of a folder as frames.
+
+    Parameters
+    ----------
+    folder : str
+        A folder with CLASS/*. The classes are numbered in order of their names.
+
+    Returns
+    -------
+    frames : Tensor of shape (STEPS, recordings, 2, 34, 34)
+        How many events each pixel has in each timestep.
+    labels : Tensor of shape (recordings,), int64
+        The number of each recording's class.
+    """
+    frames = []
+    labels = []
+    for label, paths in enumerate(labelled_recordings(folder).values()):
+        for path in paths:
+            rows, _ = rows_in(path, SHAPE, SECONDS_PER_STEP)
+            events = torch.from_numpy(rows).long()  # timestep, polarity, row, column of each
+            events = events[events[:, 0] < STEPS]
+            counts = torch.zeros(STEPS, *SHAPE)
+            # An event adds 1 to its pixel. Without accumulate, two would count once.
+            counts.index_put_(tuple(events.T), torch.ones(()), accumulate=True)
+            frames.append(counts)
+            labels.append(label)
+    return torch.stack(frames, 1), torch.tensor(labels)
+
+
+def new_neurons() -> neuron.IFNode:
+    """Return a layer of neurons without leak, which a spike resets to 0."""
+    return neuron.IFNode(surrogate_function=surrogate.ATan(), v_reset=0.0)
+
+
+def new_network() -> nn.Sequential:
+    """Return an untrained network for ten classes, which runs timestep by timestep."""
+    return nn.Sequential(
+        layer.Conv2d(2, 8, 5, stride=2, padding=2),
+        new_neurons(),
+        layer.Conv2d(8, 16, 3, stride=2, padding=1),
+        new_neurons(),
+        layer.Flatten(),
+        layer.Linear(16 * 9 * 9, 10),
+        new_neurons(),
+    )
+
+
+def train(net: nn.Sequential, frames: torch.Tensor, labels: torch.Tensor) -> None:
+    """Train a network on frames (STEPS, recordings, ...) with labels (recordings,)."""
+    functional.set_step_mode(net, "m")  # a call runs all timesteps
+    optimizer = torch.optim.Adam(net.parameters(), 2e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, EPOCHS)
+    for epoch in range(EPOCHS):
+        for batch in torch.randperm(len(labels)).split(20):
+            rates = net(frames[:, batch]).mean(0)  # (recordings, 10), 0 to 1
+            # The factor lets the softmax tell rates apart, which differ by at most 1.
+            loss = nn.functional.cross_entropy(10 * rates, labels[batch])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            functional.reset_net(net)
+        schedule.step()
+        print(f"epoch {epoch + 1}: loss {loss.item():.3f}", flush=True)
+    functional.set_step_mode(net, "s")  # a call runs one timestep, which NIR describes
+
+
+def main() -> None:
+    """Train on the folder that the command line names, and write the other file."""
+    folder, path = sys.argv[1:]
+    torch.manual_seed(0)
+    frames, labels = read_recordings(folder)
+    net = new_network()
+    train(net, frames, labels)
+    graph = export_to_nir(net, frames[0, :1], dt=SECONDS_PER_STEP)
+    graph.metadata["seconds_per_step"] = SECONDS_PER_STEP
+    nir.write(path, graph)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,16 +1,23 @@
 #!/usr/bin/env python3
-"""Does a phased network predict the same class as its ANN, image for image?
+"""Compare a phased network's classes with those of its ANN, image for image.
 
-One JSON object for each pair of an ANN with QCFS and the SNN that it was converted to: both accuracies, how many test images get
-another class, spikes, latency and interval, and the share of the ANN's products whose activation is not 0. Then one for each of
-these images: the first layer in which a neuron's spikes are not its ANN's level, and how far its input lies from the edge between
-two levels. A small distance means rounding. `OMP_NUM_THREADS=1 python benchmarks/findings/phased.py --pair
-trained_models/ann/deep_phased.pth trained_models/snn/deep_phased.pth --dataset CIFAR10`: minutes for 10,000 images; see
-docs/explanation/phased.md.
+There is one JSON object for each pair of an ANN with QCFS and the SNN that it was
+converted to: both accuracies, how many test images get another class, spikes, latency
+and interval, and the share of the ANN's products whose activation is not 0. Then one
+for each of these images: the first layer in which a neuron's spikes are not its ANN's
+level, and how far its input lies from the edge between two levels. A small distance
+means rounding.
+
+    OMP_NUM_THREADS=1 python benchmarks/findings/phased.py --dataset CIFAR10 --pair \
+        trained_models/ann/deep_phased.pth trained_models/snn/deep_phased.pth
+
+This takes minutes for 10,000 images. Its results are in docs/explanation/phased.md.
 """
 
 import json
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -26,12 +33,14 @@ from harness.command_line.parser import Parser, flag_type
 from harness.command_line.scripts import run_script
 from self_models.basics.settings import COUNT
 from self_models.counting.operations import fan_out
-from self_models.data.sets import load_data
+from self_models.data.sets import ImageSet, load_data
 from self_models.loading import load
+from self_models.vgg_wFeedback import VGG_wFeedback
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 
-@torch.no_grad()
-def main(argv=None):
+def build_parser() -> Parser:
+    """Return the parser of the command line."""
     parser = Parser(__doc__)
     text = "checkpoints; may be given several times"
     parser.add_argument(
@@ -45,76 +54,141 @@ def main(argv=None):
     parser.add_argument(
         "--batch_size", type=flag_type(COUNT), default=50, metavar="N", help="images at once"
     )
-    args = parser.parse_args(argv)
-    for path, converted in args.pair:
-        ann, snn = load(path), load(converted, engine="dense")
-        test = load_data(
+    return parser
+
+
+@torch.no_grad()
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print the figures of each pair, then its images with another class."""
+    args = build_parser().parse_args(argv)
+    for ann_path, snn_path in args.pair:
+        ann = load(ann_path)
+        snn = load(snn_path, engine="dense")
+        _, _, test = load_data(
             args.dataset, args.data_dir, limit_test=args.limit_test, image_shape=ann.image_shape
-        )[2]
-        right, spikes, others = torch.zeros(2, dtype=torch.int64), 0.0, []
-        products = torch.zeros(2, dtype=torch.float64)  # of an activation other than 0; all
-        for batch in test.batches(args.batch_size, "cpu"):
-            with register_module_forward_pre_hook(partial(count, products)):
-                wanted = ann(batch.images).logits.argmax(1)
-            output = snn(batch.images, frames=False)
-            found = output.logits.argmax(1)
-            right += torch.stack([(answer == batch.labels).sum() for answer in (wanted, found)])
-            spikes += sum(
-                counts.sum().item() for name, counts in output.spikes.items() if name != "input"
-            )
-            others += batch.index[wanted != found].tolist()
-        ann_accuracy, accuracy = (100 * right / len(test)).tolist()
-        about = {
-            "ann": Path(path).stem,
+        )
+        name = Path(ann_path).stem
+        result = compare_pair(ann, snn, test, args.batch_size)
+        row = {
+            "ann": name,
             "levels": snn.timesteps,
             "latency": snn.latency,
             "interval": snn.timesteps,
-        }
-        figures = {
-            "ann_accuracy": ann_accuracy,
-            "accuracy": accuracy,
-            "other_class": len(others),
+            "ann_accuracy": 100 * result.ann_right / len(test),
+            "accuracy": 100 * result.snn_right / len(test),
+            "other_class": len(result.others),
             "images": len(test),
+            "spikes_of_layers": round(result.spikes / len(test), 1),
+            "not_0": round(result.share_of_products, 4),
         }
-        figures |= {
-            "spikes_of_layers": round(spikes / len(test), 1),
-            "not_0": round((products[0] / products[1]).item(), 4),
-        }
-        print(json.dumps({**about, **figures}), flush=True)
-        for index in others:
-            images = test.batch(torch.tensor([index]), "cpu").images
-            print(
-                json.dumps(
-                    {"ann": Path(path).stem, "image": index, **first_other(ann, snn, images)}
-                ),
-                flush=True,
-            )
+        print(json.dumps(row), flush=True)
+        for index in result.others:
+            image = test.batch(torch.tensor([index]), "cpu").images
+            row = {"ann": name, "image": index, **first_other(ann, snn, image)}
+            print(json.dumps(row), flush=True)
 
 
-def count(products, layer, given):
-    """Count the products of a layer's inputs (B, ...) with its weights: those that are not 0, and all."""
-    if isinstance(layer, nn.Conv2d | nn.Linear):
-        met = fan_out(layer, given[0].shape[1:], every=True)
-        products += torch.stack([((given[0] != 0) * met).sum(), len(given[0]) * met.sum()])
+@dataclass
+class Comparison:
+    """What a pair has answered.
+
+    Attributes
+    ----------
+    ann_right, snn_right : int
+        How many images each has classified correctly.
+    spikes : float
+        Of all layers and images, without those of the input.
+    share_of_products : float
+        Share of the ANN's products whose activation is not 0.
+    others : list of int
+        The images that get another class from the SNN.
+    """
+
+    ann_right: int
+    snn_right: int
+    spikes: float
+    share_of_products: float
+    others: list[int]
 
 
-def first_other(ann, snn, image):
-    """The first layer in which spikes are not the ANN's level, how many neurons that are, and the largest distance of their
-    inputs from the edge between two levels, in levels; empty if there is none."""
-    layers = []  # of each the drive and the level of its neurons, in levels
+def compare_pair(
+    ann: VGG_wFeedback, snn: VGG_SNN_STDB_wFeedback, test: ImageSet, batch_size: int
+) -> Comparison:
+    """Run both networks on all test images."""
+    ann_right = 0
+    snn_right = 0
+    spikes = 0.0
+    others = []
+    products = torch.zeros(2, dtype=torch.float64)  # of an activation other than 0; all
+    for batch in test.batches(batch_size, "cpu"):
+        with register_module_forward_pre_hook(partial(count_products, products)):
+            wanted = ann(batch.images).logits.argmax(1)
+        output = snn(batch.images, frames=False)
+        found = output.logits.argmax(1)
+        ann_right += (wanted == batch.labels).sum().item()
+        snn_right += (found == batch.labels).sum().item()
+        for name, counts in output.spikes.items():
+            if name != "input":
+                spikes += counts.sum().item()
+        others += batch.index[wanted != found].tolist()
+    not_zero, every = products.tolist()
+    return Comparison(ann_right, snn_right, spikes, not_zero / every, others)
 
-    def keep(module, given, level):
+
+def count_products(products: torch.Tensor, layer: nn.Module, args: tuple) -> None:
+    """Count the products of a layer's inputs with its weights, as a forward pre-hook.
+
+    Parameters
+    ----------
+    products : Tensor of shape (2,)
+        The products whose input is not 0, and all. It is changed.
+    layer : Module
+        Counted if it is a convolution or linear.
+    args : tuple
+        The layer's input, (B, ...).
+    """
+    if not isinstance(layer, nn.Conv2d | nn.Linear):
+        return
+    (signal,) = args
+    # How many weights each value of an image's input meets.
+    weights_met = fan_out(layer, signal.shape[1:], every=True)
+    not_zero = ((signal != 0) * weights_met).sum()
+    every = len(signal) * weights_met.sum()
+    products += torch.stack([not_zero, every])
+
+
+def first_other(ann: VGG_wFeedback, snn: VGG_SNN_STDB_wFeedback, image: torch.Tensor) -> dict:
+    """Find the first layer in which spikes are not the ANN's level.
+
+    Returns
+    -------
+    dict
+        The layer's name; how many neurons differ; and the largest distance of their
+        inputs from the edge between two levels, in levels. If only the classes differ,
+        "output" alone.
+    """
+    drives = []  # of each layer, the inputs of its neurons, in levels
+    levels = []  # and what they send
+
+    def keep(module, args, level):
         if hasattr(module, "levels"):
-            layers.append([x * module.levels / module.bound for x in (*given, level)])
+            (drive,) = args
+            drives.append(drive * module.levels / module.bound)
+            levels.append(level * module.levels / module.bound)
 
     with register_module_forward_hook(keep):
         ann(image)
     recorded = snn(image, record=dict.fromkeys(snn.neurons(), "spikes")).recorded
-    for (name, sent), (drive, level) in zip(recorded.items(), layers, strict=True):
+    for (name, sent), drive, level in zip(recorded.items(), drives, levels, strict=True):
         differ = sent["spikes"].sum(0) != level.round()
         if differ.any():
-            edge = (drive + 0.5 - (drive + 0.5).round())[differ].abs().max().item()
-            return {"layer": name, "neurons": int(differ.sum()), "from_the_edge": edge}
+            # The edges are half-way between two levels.
+            distance = (drive + 0.5) - (drive + 0.5).round()
+            return {
+                "layer": name,
+                "neurons": int(differ.sum()),
+                "from_the_edge": distance[differ].abs().max().item(),
+            }
     return {"layer": "output"}
 
 

@@ -1,25 +1,36 @@
 #!/usr/bin/env python3
-"""What is feedback worth in a streaming network whose input changes? Scenes of test images, with controls.
+"""Measure what feedback is worth in a streaming network whose input changes.
 
-One JSON object per scene, pair of networks and case; then, by scene and control, how feedback differs from the control, paired by
-seed: [mean, half of the 95 % interval], in points for accuracy, else in percent. Cases:
+Scenes of test images are shown to a network with feedback and to controls. There is one
+JSON object per scene, pair of networks and case; then, by scene and control, how
+feedback differs from the control, paired by seed: [mean, half of the 95 % interval], in
+points for accuracy, else in percent. Cases:
 
 - feedback: blocks what it predicts, resets on change.
 - ramp: the same with a blind ramp in the decoder's place (dense engine).
 - baseline: always on; its outputs and membranes leak.
-- send-on-delta: the baseline; a pixel's value is sent again after it has changed by epsilon or more.
-- detector: a frame with such a change wakes the baseline. It starts from rest, stops at margin 1 or after its trained T, and
-  sleeps. Its answer is that of its last finished run; during the first run, the answer so far.
+- send-on-delta: the baseline; a pixel's value is sent again after it has changed by
+  epsilon or more.
+- detector: a frame with such a change wakes the baseline. It starts from rest, stops at
+  margin 1 or after its trained T, and sleeps. Its answer is that of its last finished
+  run; during the first run, the answer so far.
 
-Elsewhere an answer is held while no class is ahead. Per timestep and stream: accuracy (of timesteps with a label), spikes by part
-(of send-on-delta: the values sent instead of input spikes), energies; at_rest: spikes after 20 timesteps without a changed frame;
-accuracy_since: accuracy by timesteps since the label last changed (1: the first). within_6: of the changes of the label that last
-6 timesteps or more the share after which the answer is right by the 6th timestep and stays right.
+Elsewhere an answer is held while no class is ahead. Per timestep and stream there are:
+
+- accuracy: of timesteps with a label.
+- spikes: by part (of send-on-delta: the values sent instead of input spikes).
+- energy_joules, energy_event_joules.
+- at_rest: spikes after 20 timesteps without a changed frame.
+- accuracy_since: accuracy by timesteps since the label last changed (1: the first).
+- within_6: of the changes of the label that last 6 timesteps or more the share after
+  which the answer is right by the 6th timestep and stays right.
 """
 
 import argparse
 import json
 import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -34,7 +45,7 @@ import torch
 from benchmarks.findings.controls import RampSNN
 from harness.command_line.parser import flag_type
 from harness.command_line.scripts import run_script
-from harness.data.scenes import SCENES, make_scene
+from harness.data.scenes import SCENES, Scene, make_scene
 from harness.measuring.comparing import difference
 from harness.runs.run import numbered
 from self_models import load
@@ -45,6 +56,7 @@ from self_models.counting.operations import OperationCounter, energies, energy_j
 from self_models.data.sets import load_data
 from self_models.objectives.stopping import output_gap
 from self_models.runtime.outputs import PARTS, by_part
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 STEPS = {"switch": 160, "watch": 560, "part": 120, "drift": 120, "noise": 160}  # a frame each
 EPSILON = 0.2
@@ -59,8 +71,13 @@ BASELINE = {"output_leak": 0.8, "membrane_floor": 0.0, "leak": 0.9}
 SURE = {"rule": "confidence", "gap_bound": 1.0}
 ENERGIES = ("energy_joules", "energy_event_joules")
 
+REST_STEPS = 20  # a stream is at rest after so many timesteps without a changed frame
+CURVE_STEPS = 40  # accuracy is told for so many timesteps after a change of the label
+SETTLED_BY = 6  # the timestep by which an answer should be right, see within_6
 
-def main(argv=None):
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -94,94 +111,199 @@ def main(argv=None):
         metavar="T",
         help="default: 120 to 560, as the scene wants",
     )
-    args, images, found = parser.parse_args(argv), load_data("MNIST")[2], {}
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print the rows of all scenes, seeds and cases, then the differences."""
+    args = build_parser().parse_args(argv)
+    images = load_data("MNIST")[2]
+    feedback_path, baseline_path = map(Path, args.pair)
+    found = {}  # (scene, case) -> seed -> row
     for name, seed in product(args.scenes, args.seeds):
         scene = make_scene(name, images, args.streams, args.steps or STEPS[name], seed, EPSILON)
         for case, run in CASES.items():
-            path = Path(args.pair[case not in OF_FEEDBACK])
+            path = feedback_path if case in CASES_WITH_FEEDBACK else baseline_path
+            seed_path = path.with_stem(numbered(path.stem, seed))
+            result = run(seed_path, scene, seed, args.engine)
             row = {"scene": name, "case": case, "seed": seed, "streams": args.streams}
-            row |= run(path.with_stem(numbered(path.stem, seed)), scene, seed, args.engine)
+            row |= figures(scene, result)
             found.setdefault((name, case), {})[seed] = row
             print(json.dumps(row), flush=True)
     for line in differences(found):
         print(json.dumps(line), flush=True)
 
 
-def differences(found):
-    """How feedback differs from each control, paired by seed. found: (scene, case) -> seed -> row."""
-    for name, case in found:
-        if case != "feedback" and (name, "feedback") in found:
-            ours, theirs = found[name, "feedback"], found[name, case]
-            apart = {
-                figure: difference(figure, ours, theirs)[:2]
-                for figure in ("accuracy", "spikes", *ENERGIES)
-            }
-            yield {"scene": name, "feedback against": case, "pairs": len(ours), **apart}
+def differences(found: Mapping[tuple[str, str], Mapping[int, dict]]) -> Iterator[dict]:
+    """Tell how feedback differs from each control, paired by seed.
+
+    found: (scene, case) -> seed -> row.
+    """
+    for scene, case in found:
+        if case == "feedback" or (scene, "feedback") not in found:
+            continue
+        ours = found[scene, "feedback"]
+        theirs = found[scene, case]
+        row = {"scene": scene, "feedback against": case, "pairs": len(ours)}
+        for figure in ("accuracy", "spikes", *ENERGIES):
+            change = difference(figure, ours, theirs)
+            row[figure] = change[:2]  # mean and half of the interval
+        yield row
 
 
-# --- cases: (path of the checkpoint, Scene, seed, engine) -> figures
+# --- cases: (path of the checkpoint, Scene, seed, engine) -> CaseResult
 
 
-def streamed(settings, path, scene, seed, engine):
-    return figures(
-        scene,
-        *left_on(load(path, **{"engine": engine} | settings), scale_pixels(scene.frames), seed),
+@dataclass
+class CaseResult:
+    """What a case has answered and spent in T timesteps of B streams.
+
+    Attributes
+    ----------
+    answers : Tensor of shape (T, B), int64
+        Classes; -1 before the first answer.
+    spikes : dict of {str: Tensor of shape (T, B)}
+        Spikes of each part of the network.
+    joules : dict of {str: float}
+        Energies per timestep and stream.
+    compared : int
+        Pixels that are compared in each timestep, an accumulate each, which the
+        energies do not have yet.
+    """
+
+    answers: torch.Tensor
+    spikes: dict[str, torch.Tensor]
+    joules: dict[str, float]
+    compared: int = 0
+
+
+def streamed(settings: dict, path: Path, scene: Scene, seed: int, engine: str) -> CaseResult:
+    """Leave a network with these settings on."""
+    model = load(path, **{"engine": engine, **settings})
+    return leave_on(model, scale_pixels(scene.frames), seed)
+
+
+def send_on_delta(path: Path, scene: Scene, seed: int, engine: str) -> CaseResult:
+    """Leave the baseline on, and show it the frames that follow from what is sent."""
+    frames = scale_pixels(scene.frames)
+    held, sent = sent_and_held(frames)
+    result = leave_on(load(path, engine, **BASELINE), held, seed)
+    result.spikes["input"] = sent
+    result.compared = frames[0, 0].numel()
+    return result
+
+
+def sent_and_held(frames: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """Send what has changed by EPSILON or more from what was sent last, at first black.
+
+    Parameters
+    ----------
+    frames : Tensor of shape (T, B, C, H, W)
+
+    Returns
+    -------
+    held : list of T Tensors of shape (B, C, H, W)
+        The frame that is known at each timestep.
+    sent : Tensor of shape (T, B)
+        How many values are sent.
+    """
+    known = torch.zeros_like(frames[0])
+    held = []
+    sent = []
+    for frame in frames:
+        misses = (known - frame).abs() >= EPSILON
+        known = torch.where(misses, frame, known)
+        held.append(known)
+        sent.append(misses.flatten(1).sum(1).double())
+    return held, torch.stack(sent)
+
+
+def detector(path: Path, scene: Scene, seed: int, engine: str) -> CaseResult:
+    """Wake the baseline at each change, and let it sleep when it has answered."""
+    model = load(path, engine, **SURE)
+    frames = scale_pixels(scene.frames)
+    steps, streams = scene.labels.shape
+    answers = torch.full((steps, streams), -1)
+    spikes = {part: torch.zeros(steps, streams).double() for part in PARTS.values()}
+    joules = np.zeros(2)
+
+    # The streams that are awake, and the timestep at which each has woken. All wake at
+    # first; a turn of the loop runs each of them until it sleeps.
+    awake = torch.arange(streams)
+    woken_at = torch.zeros(streams, dtype=torch.int64)
+    while len(awake):
+        images = frames[woken_at, awake]
+        with OperationCounter(model) as counter:
+            output = model(images, seed=seed, frames=False)
+        joules += len(awake) * joules_of(counter, len(awake), output.comparisons)
+        add_spikes(spikes, output, awake, woken_at)
+        show_first_answers(answers, output, awake, woken_at)
+
+        asleep_at = woken_at + output.steps
+        wakes_at = torch.full_like(woken_at, steps)  # steps: never again
+        for number, stream in enumerate(awake.tolist()):
+            end = int(asleep_at[number])
+            answers[end - 1 :, stream] = output.logits[number].argmax()
+            later_changes = differs(frames[end:, stream], images[number]).nonzero()
+            if len(later_changes):
+                wakes_at[number] = end + later_changes[0]
+        wakes = wakes_at < steps
+        awake = awake[wakes]
+        woken_at = wakes_at[wakes]
+
+    per_timestep = joules / answers.numel()
+    return CaseResult(
+        answers,
+        spikes,
+        dict(zip(ENERGIES, per_timestep, strict=True)),
+        compared=images[0].numel(),
     )
 
 
-def send_on_delta(path, scene, seed, engine):
-    frames = scale_pixels(scene.frames)
-    held, sent = sent_and_held(frames)
-    answers, spikes, joules = left_on(load(path, engine, **BASELINE), held, seed)
-    spikes["input"] = sent
-    return figures(scene, answers, spikes, joules, compared=frames[0, 0].numel())
+def add_spikes(
+    spikes: Mapping[str, torch.Tensor],
+    output: object,
+    awake: torch.Tensor,
+    woken_at: torch.Tensor,
+) -> None:
+    """Add the spikes of a run to those of the timesteps in which it took place.
+
+    Parameters
+    ----------
+    spikes : mapping of {str: Tensor of shape (T, B)}
+        Spikes of each part, which are changed.
+    output : SNNOutput
+        Of a run of n streams.
+    awake, woken_at : Tensor of shape (n,), int64
+        Which streams these are, and the timestep at which each has begun.
+    """
+    steps = len(next(iter(spikes.values())))
+    counts_by_part = by_part(output.spikes_by_step)
+    for step in range(int(output.steps.max())):
+        now = woken_at + step
+        runs = (output.steps > step) & (now < steps)
+        for part, counts in counts_by_part.items():
+            # "total" is no part; a part without layers has no Tensor.
+            if part in spikes and isinstance(counts, torch.Tensor):
+                spikes[part][now[runs], awake[runs]] += counts[step, runs].double()
 
 
-def sent_and_held(frames):
-    """(the frame that is known at each timestep, values sent (T, B)) of frames (T, B, C, H, W), where a value is sent if it is
-    EPSILON or more from what was known before, at first black."""
-    held, sent = [torch.zeros_like(frames[0])], []
-    for frame in frames:
-        misses = (held[-1] - frame).abs() >= EPSILON
-        held.append(torch.where(misses, frame, held[-1]))
-        sent.append(misses.flatten(1).sum(1).double())
-    return held[1:], torch.stack(sent)
+def show_first_answers(
+    answers: torch.Tensor, output: object, awake: torch.Tensor, woken_at: torch.Tensor
+) -> None:
+    """Write the answers so far into (T, B), where a stream runs for the first time.
+
+    The other arguments are those of `add_spikes`.
+    """
+    is_first = woken_at == 0
+    for step in range(int(output.steps.max())):
+        now = woken_at + step
+        shown = is_first & (output.steps > step) & (now < len(answers))
+        answers[now[shown], awake[shown]] = output.logits_by_step[step, shown].argmax(1)
 
 
-def detector(path, scene, seed, engine):
-    model, frames = load(path, engine, **SURE), scale_pixels(scene.frames)
-    steps, streams = scene.labels.shape
-    answers, joules = torch.full((steps, streams), -1), np.zeros(2)
-    spikes = {part: torch.zeros(steps, streams).double() for part in PARTS.values()}
-    begins, runs = (
-        torch.zeros(streams, dtype=torch.int64),
-        torch.arange(streams),
-    )  # of those that wake: when, and which
-    while len(runs):
-        images, is_first = frames[begins, runs], begins == 0
-        with OperationCounter(model) as counter:
-            output = model(images, seed=seed, frames=False)
-        joules += len(runs) * joules_of(counter, len(runs), output.comparisons)
-        ends = begins + output.steps
-        for step in range(int(output.steps.max())):
-            now, some = begins + step, (output.steps > step) & (begins + step < steps)
-            for part, counts in by_part(output.spikes_by_step).items():
-                if part in spikes and isinstance(counts, torch.Tensor):
-                    spikes[part][now[some], runs[some]] += counts[step, some].double()
-            shown = some & is_first
-            answers[now[shown], runs[shown]] = output.logits_by_step[step, shown].argmax(1)
-        wakes = torch.full_like(begins, steps)
-        for number, (stream, end) in enumerate(zip(runs.tolist(), ends.tolist(), strict=True)):
-            answers[end - 1 :, stream] = output.logits[number].argmax()
-            if len(later := (differs(frames[end:, stream], images[number])).nonzero()):
-                wakes[number] = end + later[0]
-        begins, runs = wakes[wakes < steps], runs[wakes < steps]
-    joules = dict(zip(ENERGIES, joules / answers.numel(), strict=True))
-    return figures(scene, answers, spikes, joules, compared=images[0].numel())
-
-
-def differs(frames, image):
-    """Which frames (N, C, H, W) have a pixel that is EPSILON or more from the image's."""
+def differs(frames: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+    """Return which frames (N, C, H, W) differ by EPSILON or more in a pixel, (N,)."""
     return ((frames - image).abs() >= EPSILON).flatten(1).any(1)
 
 
@@ -192,92 +314,135 @@ CASES = {
     "send-on-delta": send_on_delta,
     "detector": detector,
 }
-OF_FEEDBACK = ("feedback", "ramp")
+CASES_WITH_FEEDBACK = ("feedback", "ramp")
 
 
 # --- what they share
 
 
-def left_on(model, frames, seed):
-    """Answers (T, B), spikes, part -> (T, B), and energies per timestep and stream. An answer is held while no class is ahead;
-    before one is, it is -1."""
-    answers, spikes, comparisons, answer = [], {}, 0, -1
+def leave_on(
+    model: VGG_SNN_STDB_wFeedback, frames: Sequence[torch.Tensor], seed: int
+) -> CaseResult:
+    """Show frames (B, C, H, W) to a network that is left on, a timestep each.
+
+    An answer is held while no class is ahead. Before one is, it is -1.
+    """
+    answers = []
+    spikes = {}  # part -> counts (B,) of each timestep
+    comparisons = 0
+    answer = -1
     stream = model.stream(seed)
     with OperationCounter(model) as counter:
         for frame in frames:
             output = stream(frame, 1, frames=False)
-            answer = torch.where(output_gap(output.logits) > 0, output.logits.argmax(1), answer)
+            is_ahead = output_gap(output.logits) > 0
+            answer = torch.where(is_ahead, output.logits.argmax(1), answer)
             answers.append(answer)
             comparisons += output.comparisons.double().mean()
-            for part, count in by_part(
-                {name: each[0].double() for name, each in output.spikes_by_step.items()}
-            ).items():
-                spikes.setdefault(part, []).append(
-                    count + torch.zeros(len(frame), dtype=torch.float64)
-                )
+            counts_of_layers = {
+                name: counts[0].double() for name, counts in output.spikes_by_step.items()
+            }
+            no_spikes = torch.zeros(len(frame), dtype=torch.float64)
+            for part, counts in by_part(counts_of_layers).items():
+                # A part without layers has the number 0.0, which becomes a Tensor here.
+                spikes.setdefault(part, []).append(counts + no_spikes)
     answers = torch.stack(answers)
-    joules = dict(
-        zip(ENERGIES, joules_of(counter, answers.numel(), comparisons / len(answers)), strict=True)
-    )
-    return (
+    joules = joules_of(counter, answers.numel(), comparisons / len(answers))
+    del spikes["total"]
+    return CaseResult(
         answers,
-        {part: torch.stack(counts) for part, counts in spikes.items() if part != "total"},
-        joules,
+        {part: torch.stack(counts) for part, counts in spikes.items()},
+        dict(zip(ENERGIES, joules, strict=True)),
     )
 
 
-def joules_of(counter, images, comparisons):
-    """Energies per image (of a stream: per timestep), layer by layer and event-driven."""
+def joules_of(counter: OperationCounter, images: int, comparisons: torch.Tensor) -> np.ndarray:
+    """Return both energies per image (of a stream: per timestep), as in ENERGIES."""
     found = energies(counter.result(images), float(comparisons.double().mean()))
     return np.array([found[name] for name in ENERGIES])
 
 
-def figures(scene, answers, spikes, joules, compared=0):
-    """The figures of a case, see above. compared: pixels that are compared in each timestep, an accumulate each."""
+def figures(scene: Scene, result: CaseResult) -> dict:
+    """Return the figures of a case. The docstring of this file lists them."""
     labels = scene.labels
-    since = steps_since(changed(labels)) + 1  # steps with this label, with this one
-    known, right = labels >= 0, answers == labels
-    total = sum(spikes.values())
-    parts = {part: count.mean().item() for part, count in spikes.items()}
+    steps_with_label = steps_since(changed(labels)) + 1  # 1 at the first
+    is_labelled = labels >= 0
+    is_right = result.answers == labels
+    spikes = {part: counts.mean().item() for part, counts in result.spikes.items()}
+
     row = {
-        "accuracy": right[known].double().mean().item(),
-        "spikes": {**parts, "total": sum(parts.values())},
+        "accuracy": is_right[is_labelled].double().mean().item(),
+        "spikes": {**spikes, "total": sum(spikes.values())},
     }
-    row |= {name: value + energy_joules(compared, 0) for name, value in joules.items()}
-    row["at_rest"] = mean_of(total, steps_since(changed(scene.frames.flatten(2)).any(-1)) >= 20)
-    row["accuracy_since"] = [
-        mean_of(right.double(), known & (since == step)) for step in range(1, 41)
-    ]
-    settled = settling(labels, right)
-    return row | {"within_6": float((settled <= 6).mean()) if len(settled) else None}
+    for name, joules in result.joules.items():
+        row[name] = joules + energy_joules(result.compared, 0)
+    frame_changes = changed(scene.frames.flatten(2)).any(-1)
+    is_at_rest = steps_since(frame_changes) >= REST_STEPS
+    row["at_rest"] = mean_of(sum(result.spikes.values()), is_at_rest)
+    row["accuracy_since"] = []
+    for step in range(1, CURVE_STEPS + 1):
+        at_this_step = is_labelled & (steps_with_label == step)
+        row["accuracy_since"].append(mean_of(is_right.double(), at_this_step))
+    settled = settling(labels, is_right)
+    row["within_6"] = None
+    if len(settled):
+        row["within_6"] = float((settled <= SETTLED_BY).mean())
+    return row
 
 
-def changed(values):
-    """Where values (N, ...) differ from those before them, bool (N, ...); True in the first."""
-    return torch.cat([torch.ones_like(values[:1], dtype=torch.bool), values[1:] != values[:-1]])
+def changed(values: torch.Tensor) -> torch.Tensor:
+    """Return where values (N, ...) differ from those before them; True in the first."""
+    first = torch.ones_like(values[:1], dtype=torch.bool)
+    return torch.cat([first, values[1:] != values[:-1]])
 
 
-def steps_since(happens):
-    """Timesteps since it last happened (T, B). happens: bool (T, B), True in the first."""
-    number = torch.arange(len(happens))[:, None]
-    return number - torch.where(happens, number, 0).cummax(0).values
+def steps_since(happens: torch.Tensor) -> torch.Tensor:
+    """Return how many timesteps ago something has happened last, (T, B).
+
+    happens: bool (T, B), True in the first timestep.
+    """
+    step = torch.arange(len(happens))[:, None]
+    last_step = torch.where(happens, step, 0).cummax(0).values
+    return step - last_step
 
 
-def mean_of(values, where):
+def mean_of(values: torch.Tensor, where: torch.Tensor) -> float | None:
+    """Return the mean of the values where this holds, None if it holds nowhere."""
     return values[where].mean().item() if where.any() else None
 
 
-def settling(labels, right):
-    """Of each label that lasts 6 timesteps or more, except a stream's first: the timestep from which the answer stays right, inf
-    if it is wrong at the end, (N,)."""
+def settling(labels: torch.Tensor, right: torch.Tensor) -> np.ndarray:
+    """Find how fast the answer settles after each change of the label.
+
+    Parameters
+    ----------
+    labels : Tensor of shape (T, B), int64
+        -1 where nothing is to be answered.
+    right : Tensor of shape (T, B), bool
+        Whether the answer is the label.
+
+    Returns
+    -------
+    array of shape (changes,)
+        Of each label that lasts `SETTLED_BY` timesteps or more, except a stream's
+        first: the timestep, from 1, from which the answer stays right; inf if it is
+        wrong at the end.
+    """
     found = []
-    for column, answers in zip(labels.T.numpy(), right.T.numpy(), strict=True):
-        starts = np.flatnonzero(np.diff(column, prepend=-2))
-        for first, end in zip(starts, np.append(starts[1:], len(column)), strict=True):
-            if first > 0 and column[first] >= 0 and end - first >= 6:
-                wrong = np.flatnonzero(~answers[first:end])
-                step = 1 if not len(wrong) else wrong[-1] + 2
-                found.append(step if step <= end - first else np.inf)
+    for stream_labels, stream_right in zip(labels.T.numpy(), right.T.numpy(), strict=True):
+        starts = np.flatnonzero(np.diff(stream_labels, prepend=-2))
+        ends = np.append(starts[1:], len(stream_labels))
+        for start, end in zip(starts, ends, strict=True):
+            is_change = start > 0 and stream_labels[start] >= 0
+            if not is_change or end - start < SETTLED_BY:
+                continue
+            wrong = np.flatnonzero(~stream_right[start:end])
+            if not len(wrong):
+                found.append(1)
+            elif wrong[-1] == end - start - 1:
+                found.append(np.inf)
+            else:
+                found.append(wrong[-1] + 2)  # from 1, and one after the last wrong answer
     return np.array(found)
 
 

@@ -1,14 +1,17 @@
 #!/usr/bin/env python3
-"""Do all engines run a network as its step() says, with any parts and settings? A thousand cases of tests/test_engines.py.
+"""Check that all engines run a network as its step() says, with any parts and settings.
 
-One JSON object: cases `tried`; those `run`, whose settings go together; of these how many `by_gate` and `by_engine`; `failures`,
-each with its case and the difference. With failures the exit status is 1. The same seed draws the same cases.
-`OMP_NUM_THREADS=1 python benchmarks/robustness/engines.py`: three minutes of one core.
+These are a thousand cases of tests/test_engines.py. One JSON object is printed: cases
+`tried`; those `run`, whose settings go together; of these how many `by_gate` and
+`by_engine`; `failures`, each with its case and the difference. With failures the exit
+status is 1. The same seed draws the same cases. `OMP_NUM_THREADS=1 python
+benchmarks/robustness/engines.py`: three minutes of one core.
 """
 
 import json
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
@@ -23,7 +26,8 @@ from harness.command_line.scripts import run_script
 from self_models.basics.settings import COUNT, WHOLE
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the cases, and print what came of them."""
     parser = Parser(__doc__)
     parser.add_argument("--cases", type=flag_type(COUNT), default=1000, metavar="N", help="to try")
     parser.add_argument(

@@ -1,19 +1,20 @@
 #!/usr/bin/env python3
-"""Would the tests, or the recorded command lines, notice a slip in the code?
+"""Try whether the tests, or the recorded command lines, notice a slip in the code.
 
     python benchmarks/robustness/faults.py draw --seed 1 --count 50 > FAULTS.json
     python -m pytest -n 2 --cov=self_models --cov=harness --cov=. --cov-context=test
-    python benchmarks/robustness/faults.py try FAULTS.json --coverage .coverage --record RECORD
+    python benchmarks/robustness/faults.py try FAULTS.json \
+        --coverage .coverage --record RECORD
 
-`draw` writes a list of faults before any of them is tried. Each is one small change of one
-function, as a rewriting might make it by mistake: see `KINDS`. The places are drawn by
-`--seed` over all functions of self_models, harness and the scripts.
+`draw` writes a list of faults before any of them is tried. Each is one small change of
+one function, as a rewriting might make it by mistake: see `KINDS`. The places are drawn
+by `--seed` over all functions of self_models, harness and the scripts.
 
-`try` puts each fault into a worktree of its own, and runs those tests that pass through the
-function (which --coverage knows: it needs the package pytest-cov), until one fails. If none
-does, it compares the command lines with a record (`frozen.py write RECORD --part commands`,
-made before on this machine). Each fault is printed as one line of JSON with what noticed
-it; lines that are in --results already are not tried again.
+`try` puts each fault into a worktree of its own, and runs those tests that pass through
+the function (which --coverage knows: it needs the package pytest-cov), until one fails.
+If none does, it compares the command lines with a record (`frozen.py write RECORD
+--part commands`, made before on this machine). Each fault is printed as one line of
+JSON with what noticed it; lines that are in --results already are not tried again.
 """
 
 import argparse
@@ -281,7 +282,7 @@ def run(command: list, folder: Path) -> tuple[int, str]:
 
 
 def what_notices(folder: Path, tests: list[str], record: str) -> str:
-    """Return the test, or the recorded command, that notices the fault in a worktree."""
+    """Return the test or recorded command that notices the fault in a worktree."""
     if tests:
         pytest = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
         status, text = run(pytest, folder)
@@ -299,7 +300,7 @@ def what_notices(folder: Path, tests: list[str], record: str) -> str:
 
 
 def try_fault(fault: Fault, data, record: str) -> dict:
-    """Put a fault into a worktree, and return it with `noticed_by`, empty if by nothing."""
+    """Put a fault into a worktree, and return it with `noticed_by`, which may be ""."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "tree"
         git = ["git", "-C", str(REPOSITORY), "worktree"]

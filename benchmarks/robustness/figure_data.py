@@ -4,13 +4,22 @@ A digest of pixels tells that two pictures differ; the data tell what differs.
 """
 
 import hashlib
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import matplotlib
 import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import Collection
 from matplotlib.colors import to_hex
-from matplotlib.patches import Rectangle
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.legend import Legend
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, Rectangle
 from matplotlib.text import Text
 
 matplotlib.use("Agg")  # on a screen, other canvases would draw
@@ -27,22 +36,24 @@ class DrawnFigure:
     drawings : list of dict
         What ``figure_data`` gave after each drawing.
     pixels : str
-        Digest of the pixels of the last drawing, as ``described_picture`` has it of a file.
+        Digest of the pixels of the last drawing, as ``described_picture`` has it of a
+        file.
     """
 
-    def __init__(self, figure):
+    def __init__(self, figure: Figure):
         self.figure = figure
         self.drawings = []
         self.pixels = ""
 
-    def data(self):
+    def data(self) -> dict[str, object]:
         """Describe the figure after its last drawing.
 
         Returns
         -------
         dict of {str: object}
-            What ``figure_data`` says of the last drawing. If there were several, the key
-            ``drawings`` has a dict for each: its texts, and a digest of all of its data.
+            What ``figure_data`` says of the last drawing. If there were several, the
+            key ``drawings`` has a dict for each: its texts, and a digest of all of its
+            data.
         """
         data = dict(self.drawings[-1])
         if len(self.drawings) > 1:
@@ -56,7 +67,7 @@ class DrawnFigure:
 
 
 @contextmanager
-def catching_figures():
+def catching_figures() -> Iterator[list[DrawnFigure]]:
     """Describe every figure that is drawn meanwhile.
 
     Yields
@@ -67,8 +78,8 @@ def catching_figures():
     Raises
     ------
     Exception
-        At the end, if a figure could not be described. Raised at once it would seem to be an
-        error of the program that draws.
+        At the end, if a figure could not be described. Raised at once it would seem to
+        be an error of the program that draws.
     """
     drawn_figures = []
     failures = []
@@ -97,7 +108,7 @@ def catching_figures():
         raise failures[0]
 
 
-def figure_data(figure):
+def figure_data(figure: Figure) -> dict[str, object]:
     """Describe a figure that has just been drawn.
 
     Hidden and empty parts are left out.
@@ -110,8 +121,9 @@ def figure_data(figure):
     Returns
     -------
     dict of {str: object}
-        Texts, numbers, lists and dicts: the size in pixels, texts and legends of the figure
-        itself, and a dict for each of its axes. Positions are pixels from the lower left.
+        Texts, numbers, lists and dicts: the size in pixels, texts and legends of the
+        figure itself, and a dict for each of its axes. Positions are pixels from the
+        lower left.
     """
     data = {"size": pixels(figure.bbox.size)}
     data["texts"] = texts_data(figure.texts)
@@ -122,7 +134,7 @@ def figure_data(figure):
     return without_empty(data)
 
 
-def axes_data(axes):
+def axes_data(axes: Axes) -> dict[str, object]:
     """Describe one of a figure's axes, see ``figure_data``."""
     data = {"place": pixels(axes.get_window_extent().extents)}
     # Left, middle and right title are texts of the axes that are not among axes.texts.
@@ -144,7 +156,7 @@ def axes_data(axes):
     return without_empty(data)
 
 
-def axis_data(axis):
+def axis_data(axis: Axis) -> dict[str, object]:
     """Describe an x or y axis: its label, limits and ticks with their labels."""
     low, high = sorted(axis.get_view_interval())
     ticks = []
@@ -164,8 +176,8 @@ def axis_data(axis):
     )
 
 
-def legend_data(legend):
-    """Describe a legend: where it is, its title, and its texts with what stands beside them."""
+def legend_data(legend: Legend) -> dict[str, object]:
+    """Describe a legend: its place and title, its texts and what is beside them."""
     entries = []
     for text, handle in zip(legend.get_texts(), legend.legend_handles, strict=True):
         entries.append(f"{text_data(text)}; {type(handle).__name__} {handle_look(handle)}")
@@ -178,8 +190,8 @@ def legend_data(legend):
     )
 
 
-def handle_look(handle):
-    """The colour of a legend's handle, and of a line its style and marker."""
+def handle_look(handle: Artist) -> str:
+    """Return the colour of a legend's handle, and of a line its style and marker."""
     if hasattr(handle, "get_marker"):
         look = (colour(handle.get_color()), handle.get_linestyle(), handle.get_marker())
         return " ".join(map(str, look))
@@ -188,18 +200,18 @@ def handle_look(handle):
     return ""
 
 
-def texts_data(texts):
+def texts_data(texts: Iterable[Text]) -> list[str]:
     """Describe those of these texts that are shown."""
     return [text_data(text) for text in texts if is_shown(text)]
 
 
-def is_shown(text):
-    """Whether a text is visible and says something."""
+def is_shown(text: Text) -> bool:
+    """Return whether a text is visible and says something."""
     return text.get_visible() and bool(text.get_text().strip())
 
 
-def text_data(text):
-    """Describe a text: what it says, where its lower left corner is, its size and colour."""
+def text_data(text: Text) -> str:
+    """Describe a text: its words, the place of its lower left corner, size, colour."""
     x, y = pixels(text.get_window_extent().p0)
     look = f"{text.get_fontsize():g} pt, {colour(text.get_color())}"
     if text.get_rotation():
@@ -207,7 +219,7 @@ def text_data(text):
     return f"{text.get_text()!r} at {x}, {y}; {look}"
 
 
-def line_data(line):
+def line_data(line: Line2D) -> dict[str, object]:
     """Describe a line: its label, look and points."""
     look = [
         colour(line.get_color()),
@@ -226,8 +238,8 @@ def line_data(line):
     }
 
 
-def patch_data(patch):
-    """Describe a bar, or another patch, in one line: its place on the axes and its colours."""
+def patch_data(patch: Patch) -> str:
+    """Describe a bar, or another patch, in one line: its place and its colours."""
     if isinstance(patch, Rectangle):
         place = (patch.get_x(), patch.get_y(), patch.get_width(), patch.get_height())
         where = ", ".join(str(number(value)) for value in place)
@@ -236,7 +248,7 @@ def patch_data(patch):
     return f"{type(patch).__name__} {where}; {' '.join(colours(patch.get_facecolor()))}"
 
 
-def collection_data(collection):
+def collection_data(collection: Collection) -> dict[str, object]:
     """Describe what is drawn as a collection: event marks, error bars, areas."""
     data = {"kind": type(collection).__name__}
     if hasattr(collection, "get_positions"):
@@ -252,8 +264,8 @@ def collection_data(collection):
     return without_empty(data)
 
 
-def image_data(image):
-    """Describe a picture on axes: a digest of its values, its range, colours and place."""
+def image_data(image: AxesImage) -> dict[str, object]:
+    """Describe a picture on axes: its values as a digest, range, colours and place."""
     values = np.ascontiguousarray(np.ma.filled(image.get_array(), np.nan))
     limits = [number(limit) for limit in image.get_clim() if limit is not None]
     return {
@@ -267,8 +279,8 @@ def image_data(image):
 # --- small helpers
 
 
-def strings_in(drawing):
-    """The texts of what ``figure_data`` gave, without their places."""
+def strings_in(drawing: object) -> list[str]:
+    """Return the texts of what ``figure_data`` gave, without their places."""
     strings = []
     if isinstance(drawing, dict):
         for part in drawing.values():
@@ -281,16 +293,16 @@ def strings_in(drawing):
     return strings
 
 
-def label_of(artist):
-    """The label of an artist; empty for one that matplotlib has numbered."""
+def label_of(artist: Artist) -> str:
+    """Return the label of an artist; empty for one that matplotlib has numbered."""
     label = str(artist.get_label())
     if label.startswith("_"):
         return ""
     return label
 
 
-def points(values):
-    """Numbers of an array, rounded; of a large one a digest of all, exactly."""
+def points(values: object) -> list | str:
+    """Return numbers of an array, rounded; of a large one a digest of all, exactly."""
     values = np.ascontiguousarray(np.ma.filled(np.ma.asarray(values, dtype=float), np.nan))
     if values.size > 2 * MOST_POINTS:
         return f"{values.shape} {digest_of(values.tobytes())}"
@@ -298,37 +310,37 @@ def points(values):
     return rounded.reshape(values.shape).tolist()
 
 
-def number(value):
-    """A number with nine significant digits; as text if it is not finite."""
+def number(value: float) -> float | str:
+    """Return a number with nine significant digits; as text if it is not finite."""
     if not np.isfinite(value):
         return str(value)
     return float(f"{value:.9g}")
 
 
-def pixels(values):
-    """Positions or lengths in pixels, rounded to tenths."""
+def pixels(values: Iterable[float]) -> list[float]:
+    """Return positions or lengths in pixels, rounded to tenths."""
     return [round(float(value), 1) for value in values]
 
 
-def colour(value):
-    """A colour as '#rrggbbaa'; what is no colour, such as 'none', as text."""
+def colour(value: object) -> str:
+    """Return a colour as '#rrggbbaa'; what is no colour, such as 'none', as text."""
     try:
         return to_hex(value, keep_alpha=True)
     except ValueError:
         return str(value)
 
 
-def colours(values):
-    """The different colours of an array (N, 4), or of one colour (4,), in their order."""
+def colours(values: object) -> list[str]:
+    """Return the different colours of an array (N, 4), or of one colour (4,)."""
     rows = np.reshape(values, (-1, 4)) if np.size(values) else []
     return list(dict.fromkeys(colour(row) for row in rows))
 
 
-def digest_of(content):
-    """The first digits of the SHA-256 of bytes."""
+def digest_of(content: bytes | memoryview) -> str:
+    """Return the first digits of the SHA-256 of bytes."""
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def without_empty(data):
-    """A dict without what is empty, so that an absent legend, say, has no key."""
+def without_empty(data: dict[str, object]) -> dict[str, object]:
+    """Copy a dict without what is empty, so that an absent legend, say, has no key."""
     return {name: value for name, value in data.items() if value not in ([], {}, "", None)}

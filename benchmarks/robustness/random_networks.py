@@ -1,20 +1,27 @@
 #!/usr/bin/env python3
-"""Do random networks send the same spikes by all ways? The checks of tests/, over any number of seeds.
+"""Check that random networks send the same spikes by all ways.
 
---part graphs: the kernel against step() on random NIR graphs (tests/test_graph.py), by vectors, by plain
-loops and as a folder of C. --part traced: all engines on random ANNs with each update
-(tests/test_tracing.py). --part c: random networks as C in all forms, under the sanitisers
-(tests/test_c_export.py). --part streams: streams cut, saved and run in any way (tests/test_stream.py).
---part counts: operations against a plain recount (tests/test_counts.py). All engines on random networks:
-engines.py.
+The checks are those of tests/, over any number of seeds:
 
-A JSON object per part: cases `run`; `failures`, each with its case and the difference. With failures the
-exit status is 1. The same seed draws the same cases. `OMP_NUM_THREADS=1 python
-benchmarks/robustness/random_networks.py`: some minutes of one core.
+- --part graphs: the kernel against step() on random NIR graphs (tests/test_graph.py),
+  by vectors, by plain loops and as a folder of C.
+- --part traced: all engines on random ANNs with each update (tests/test_tracing.py).
+- --part c: random networks as C in all forms, under the sanitisers
+  (tests/test_c_export.py).
+- --part streams: streams cut, saved and run in any way (tests/test_stream.py).
+- --part counts: operations against a plain recount (tests/test_counts.py).
+
+All engines on random networks: engines.py.
+
+A JSON object per part: cases `run`; `failures`, each with its case and the difference.
+With failures the exit status is 1. The same seed draws the same cases.
+`OMP_NUM_THREADS=1 python benchmarks/robustness/random_networks.py`: some minutes of one
+core.
 """
 
 import json
 import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -23,7 +30,7 @@ from tempfile import TemporaryDirectory
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from harness.command_line.parser import Parser, flag_type  # noqa: I001  (harness before torch, see harness/__init__.py)
+from harness.command_line.parser import Parser, flag_type  # noqa: I001  (harness before torch)
 from harness.command_line.scripts import run_script
 from self_models.basics.settings import COUNT, WHOLE
 
@@ -35,21 +42,24 @@ import test_stream
 import test_tracing
 
 
-def graph_cases(seeds):
-    """Yield (case, its check) for each seed; a check takes a folder."""
+Check = Callable[[Path], object]  # of one case; it takes an empty folder
+
+
+def graph_cases(seeds: Iterable[int]) -> Iterator[tuple[dict, Check]]:
+    """Yield (case, its check) for each seed."""
     for seed in seeds:
         yield {"seed": seed}, lambda folder, seed=seed: test_graph.check_graph(seed, folder)
 
 
-def traced_cases(seeds):
-    """Yield (case, its check) for each seed and update; a check takes a folder."""
+def traced_cases(seeds: Iterable[int]) -> Iterator[tuple[dict, Check]]:
+    """Yield (case, its check) for each seed and update."""
     for seed, update in product(seeds, test_tracing.UPDATES):
         case = {"seed": seed, "update": update}
         yield case, lambda folder, case=case: test_tracing.check_events(**case)
 
 
-def c_cases(seeds):
-    """Yield (case, its check) for each seed whose network C runs, and each form; a check takes a folder."""
+def c_cases(seeds: Iterable[int]) -> Iterator[tuple[dict, Check]]:
+    """Yield (case, its check) for each seed whose network C runs, and each form."""
     for seed in seeds:
         if not test_c_export.runs_in_c(seed):
             continue
@@ -58,19 +68,21 @@ def c_cases(seeds):
             yield case, lambda folder, case=case: test_c_export.check_in_c(**case, folder=folder)
 
 
-def stream_cases(seeds):
-    """Yield (case, its check) for each seed whose network streams; a check takes a folder."""
+def stream_cases(seeds: Iterable[int]) -> Iterator[tuple[dict, Check]]:
+    """Yield (case, its check) for each seed whose network streams."""
     for case, model in test_stream.streaming(seeds):
         yield case, partial(check_here, test_stream.check_stream, case, model)
 
 
-def count_cases(seeds):
-    """Yield (case, its check) for each seed that makes a network; a check takes a folder."""
+def count_cases(seeds: Iterable[int]) -> Iterator[tuple[dict, Check]]:
+    """Yield (case, its check) for each seed that makes a network."""
     for case, model in test_engines.networks(seeds):
         yield case, partial(check_here, test_counts.check_counts, case, model)
 
 
-def check_here(check, case, model, folder):
+def check_here(
+    check: Callable[[dict, object], object], case: dict, model: object, folder: Path
+) -> None:
     """Check a network without writing anything into the folder."""
     check(case, model)
 
@@ -84,8 +96,8 @@ PARTS = {
 }
 
 
-def failure_of(case, check):
-    """The failure of this case as a dict, or None."""
+def failure_of(case: dict, check: Check) -> dict | None:
+    """Run a check, and return its failure if it fails."""
     try:
         with TemporaryDirectory() as folder:
             check(Path(folder))
@@ -94,7 +106,8 @@ def failure_of(case, check):
     return None
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the parts, and print what came of each."""
     parser = Parser(__doc__)
     parser.add_argument("--part", nargs="+", choices=PARTS, default=list(PARTS), help="which")
     parser.add_argument(

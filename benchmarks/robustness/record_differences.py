@@ -1,6 +1,7 @@
 """What differs between two records of frozen.py, in lines for a reader."""
 
 import difflib
+from collections.abc import Callable, Mapping
 
 MOST_LINES = 20  # of one key
 SHOWN = 70  # letters of a value that differs
@@ -8,24 +9,27 @@ BEFORE = 20  # of them before the place where it differs
 ABSENT = "(absent)"
 
 
-def compare_records(kept, found, is_there):
+def compare_records(
+    kept: Mapping[str, object], found: Mapping[str, object], is_there: Callable[[str], bool]
+) -> tuple[list[str], bool]:
     """Say what differs between two records.
 
     Parameters
     ----------
     kept, found : dict of {str: object}
-        The record of before, and the present one. Keys begin with what ``group_of`` returns.
+        The record of before, and the present one. Keys begin with what ``group_of``
+        returns.
     is_there : callable
         Whether a group that only ``kept`` has could be recorded today: takes its name.
 
     Returns
     -------
     lines : list of str
-        Each value that differs, below the group that it belongs to; then the groups that are
-        lost; at last how many keys there are.
+        Each value that differs, below the group that it belongs to; then the groups
+        that are lost; at last how many keys there are.
     differs : bool
-        Whether something differs, or is no longer recorded though it could be. A group that is
-        new, or gone with its checkpoint, does not count.
+        Whether something differs, or is no longer recorded though it could be. A group
+        that is new, or gone with its checkpoint, does not count.
     """
     groups_in_both = {group_of(key) for key in kept} & {group_of(key) for key in found}
     differing = []
@@ -63,19 +67,19 @@ def compare_records(kept, found, is_there):
     return lines, bool(differing or no_longer_recorded)
 
 
-def group_of(key):
-    """The command line, or the network and how it is run, that a key is of."""
+def group_of(key: str) -> str:
+    """Return the command line, or the network and how it is run, that a key is of."""
     if is_command(key):
         return key.rpartition(": ")[0]
     return " ".join(key.split()[:3])
 
 
-def is_command(key):
-    """Whether a key, or a group, is of a command line."""
+def is_command(key: str) -> bool:
+    """Return whether a key, or a group, is of a command line."""
     return key.startswith("command ")
 
 
-def value_differences(old, new, place):
+def value_differences(old: object, new: object, place: str) -> list[str]:
     """Say where two values differ.
 
     Parameters
@@ -110,13 +114,13 @@ def value_differences(old, new, place):
     return lines
 
 
-def is_text(value):
-    """Whether a value is a list of lines."""
+def is_text(value: object) -> bool:
+    """Return whether a value is a list of lines."""
     return isinstance(value, list) and all(isinstance(line, str) for line in value)
 
 
-def shortened(old, new):
-    """Two texts around the place where they begin to differ."""
+def shortened(old: str, new: str) -> list[str]:
+    """Cut two texts around the place where they begin to differ."""
     same = 0
     while same < min(len(old), len(new)) and old[same] == new[same]:
         same += 1

@@ -1,9 +1,9 @@
-"""Command lines of all scripts, run in this process, and what came of them as plain data.
+"""Command lines of all scripts, run in this process, and their results as plain data.
 
-The table ``COMMAND_LINES`` begins with networks that train in a second; the lines after them
-use these networks, often with flags that are seldom typed together. What is recorded depends
-on the scripts' files, their flags, and public functions of torch and matplotlib alone, so
-that the keys stay while the code behind them moves.
+The table ``COMMAND_LINES`` begins with networks that train in a second; the lines after
+them use these networks, often with flags that are seldom typed together. What is
+recorded depends on the scripts' files, their flags, and public functions of torch and
+matplotlib alone, so that the keys stay while the code behind them moves.
 """
 
 import contextlib
@@ -19,6 +19,7 @@ import signal
 import sys
 import tempfile
 import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,7 +28,7 @@ import torch
 from PIL import Image
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from benchmarks.robustness.figure_data import catching_figures
+from benchmarks.robustness.figure_data import DrawnFigure, catching_figures
 from benchmarks.robustness.recorded_files import Normaliser, files_in
 
 SCRIPTS = {
@@ -167,8 +168,8 @@ TRAININGS = {
     ),
     "snn delayed from scratch": CommandLine(
         "snn",
-        f"{SMALLEST} {FEW} --timesteps 8 --default_threshold 0.1 --membrane_floor 0.5 --bias --output_bias "
-        "--epochs 1 --run_name delayed --seed 4",
+        f"{SMALLEST} {FEW} --timesteps 8 --default_threshold 0.1 --membrane_floor 0.5 --bias "
+        "--output_bias --epochs 1 --run_name delayed --seed 4",
     ),
     "snn --seeds": CommandLine(
         "snn",
@@ -391,7 +392,8 @@ REFUSALS = {
 }
 HELP = {f"{script} --help_all": CommandLine(script, "--help_all") for script in SCRIPTS}
 
-# Files of one's own register parts for the whole process, so help and recipes come first.
+# Files of one's own register parts for the whole process, so help and recipes come
+# first.
 COMMAND_LINES = {
     **HELP,
     "ann --preset list": CommandLine("ann", "--preset list"),
@@ -427,7 +429,9 @@ multiply_add_int8 = 0.5
 """
 
 
-def record_commands(repository, command_lines=None):
+def record_commands(
+    repository: Path, command_lines: Mapping[str, CommandLine] | None = None
+) -> Iterator[tuple[str, object]]:
     """Run command lines one after the other, and record what comes of each.
 
     Parameters
@@ -440,8 +444,8 @@ def record_commands(repository, command_lines=None):
     Yields
     ------
     key : str
-        ``command NAME: ASPECT``; aspects are the exit status, what was printed, each file that
-        was written, and each figure that was drawn.
+        ``command NAME: ASPECT``; aspects are the exit status, what was printed, each
+        file that was written, and each figure that was drawn.
     value : object
         Numbers, texts, lists and dicts.
     """
@@ -459,7 +463,7 @@ def record_commands(repository, command_lines=None):
             os.chdir(before)
 
 
-def record_command(command, folder, repository):
+def record_command(command: CommandLine, folder: Path, repository: Path) -> dict[str, object]:
     """Run one command line in this process.
 
     Parameters
@@ -504,7 +508,7 @@ def record_command(command, folder, repository):
     return record | files  # a reader of differences sees figures as data before their pixels
 
 
-def unwrapped(help_text):
+def unwrapped(help_text: str) -> str:
     """Put each flag of a help on one line.
 
     argparse breaks lines by their width, and so by the length of the folder's path.
@@ -513,7 +517,9 @@ def unwrapped(help_text):
     return re.sub(r" (?=--?[a-z])", "\n", words)
 
 
-def named_figures(figures, files):
+def named_figures(
+    figures: Iterable[DrawnFigure], files: Mapping[str, object]
+) -> dict[str, DrawnFigure]:
     """Name figures by the files that they are in, since the order of drawing may vary.
 
     Parameters
@@ -526,8 +532,8 @@ def named_figures(figures, files):
     Returns
     -------
     dict of {str: DrawnFigure}
-        ``figure FILE`` -> the figure. Those that no file shows as they were drawn, such as the
-        frames of a GIF, which has fewer colours, are numbered.
+        ``figure FILE`` -> the figure. Those that no file shows as they were drawn, such
+        as the frames of a GIF, which has fewer colours, are numbered.
     """
     names = {}
     for aspect, value in files.items():
@@ -544,7 +550,9 @@ def named_figures(figures, files):
     return named
 
 
-def run_script_file(script, flags, interrupted_after=None):
+def run_script_file(
+    script: Path, flags: Sequence[str], interrupted_after: int | None = None
+) -> tuple[int | str, str, str]:
     """Run the file of a script as Python does, in this process.
 
     Parameters
@@ -598,7 +606,7 @@ def run_script_file(script, flags, interrupted_after=None):
 
 
 @contextlib.contextmanager
-def plain_warnings():
+def plain_warnings() -> Iterator[None]:
     """Print warnings without the file and line that they come from, which may move."""
     before = warnings.formatwarning
     warnings.formatwarning = lambda message, category, *_: f"{category.__name__}: {message}\n"
@@ -611,7 +619,7 @@ def plain_warnings():
 # --- what the command lines read
 
 
-def make_inputs(folder, repository):
+def make_inputs(folder: Path, repository: Path) -> None:
     """Write the images, recordings and other files that the command lines read.
 
     Parameters
@@ -646,8 +654,8 @@ def make_inputs(folder, repository):
     shutil.copytree(repository / "results", folder / "results/results")
 
 
-def make_mnist(folder, source):
-    """Write the first images and labels of MNIST as IDX files that are not compressed."""
+def make_mnist(folder: Path, source: Path) -> None:
+    """Write the first images and labels of MNIST as uncompressed IDX files."""
     folder.mkdir(parents=True)
     for part, count in (("train", TRAIN_IMAGES), ("t10k", TEST_IMAGES)):
         for kind, head_size, item_size in (("images-idx3", 16, 28 * 28), ("labels-idx1", 8, 1)):
@@ -659,7 +667,13 @@ def make_mnist(folder, source):
             (folder / name).write_bytes(head[:4] + number + head[8:] + items)
 
 
-def make_pictures(folder, draws, count, shape, names=None):
+def make_pictures(
+    folder: Path,
+    draws: np.random.Generator,
+    count: int,
+    shape: tuple[int, ...],
+    names: Sequence[str] | None = None,
+) -> None:
     """Write pictures of random values, each with a darker half."""
     folder.mkdir(parents=True)
     for number in range(count):
@@ -669,7 +683,7 @@ def make_pictures(folder, draws, count, shape, names=None):
         Image.fromarray(values).save(folder / f"{name}.png")
 
 
-def make_dots(folder, draws, count):
+def make_dots(folder: Path, draws: np.random.Generator, count: int) -> None:
     """Write pictures of 4 x 4 pixels of which one is not black."""
     folder.mkdir(parents=True)
     for number in range(count):
@@ -678,7 +692,7 @@ def make_dots(folder, draws, count):
         Image.fromarray(values).save(folder / f"{number}.png")
 
 
-def make_recordings(folder, draws, count):
+def make_recordings(folder: Path, draws: np.random.Generator, count: int) -> None:
     """Write recordings of an event camera of 12 x 12 pixels: random events in 10 ms."""
     folder.mkdir(parents=True)
     for number in range(count):

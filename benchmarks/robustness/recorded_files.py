@@ -1,8 +1,8 @@
 """What scripts print and write, as data that two runs of one revision have in common.
 
-Clock times, durations, speeds, revisions and the folders of a run are taken out. Files are
-known by their content: tensors, arrays, pixels and lines, since the bytes of a container may
-hold times.
+Clock times, durations, speeds, revisions and the folders of a run are taken out. Files
+are known by their content: tensors, arrays, pixels and lines, since the bytes of a
+container may hold times.
 """
 
 import base64
@@ -11,6 +11,8 @@ import json
 import os
 import re
 from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -31,7 +33,8 @@ MOST_LINES = 400  # of a longer text a digest is kept
 MOST_LETTERS = 1000  # of a longer line the beginning and a digest are kept
 SHOWN_LETTERS = 80  # of such a line
 PICTURE = re.compile(r"data:image/\w+;base64,([A-Za-z0-9+/=]+)")
-# A table of speeds: its last two columns are images per second, and how much faster that is.
+# A table of speeds: its last two columns are images per second, and how much faster
+# that is.
 SPEED_TABLE = re.compile(r"(.*\S)\s+images/s\s+faster")
 SPEED_ROW = re.compile(r"(.*\S)\s+[\d.,]+\s+[\d.]+")
 
@@ -45,7 +48,7 @@ class Normaliser:
         For each name the folder that it stands for in what is recorded.
     """
 
-    def __init__(self, folders):
+    def __init__(self, folders: Mapping[str, Path]):
         self.replacements = []
         for name, folder in folders.items():
             for path in (str(folder.resolve()), str(folder)):
@@ -53,7 +56,7 @@ class Normaliser:
         # A folder within another one is replaced first.
         self.replacements.sort(key=lambda pair: len(pair[0]), reverse=True)
 
-    def line(self, line):
+    def line(self, line: str) -> str:
         """Normalise one line of text."""
         for path, name in self.replacements:
             line = line.replace(path, name)
@@ -67,7 +70,7 @@ class Normaliser:
             line = f"{line[:SHOWN_LETTERS]} ... {digest_of(line.encode())}"
         return line
 
-    def text(self, text):
+    def text(self, text: str) -> list[str] | str:
         """Normalise a text.
 
         Parameters
@@ -95,7 +98,7 @@ class Normaliser:
             return f"{len(lines)} lines, {digest_of(chr(10).join(lines).encode())}"
         return lines
 
-    def value(self, value):
+    def value(self, value: object) -> object:
         """Normalise a value of a record or a checkpoint.
 
         Parameters
@@ -106,33 +109,48 @@ class Normaliser:
         Returns
         -------
         object
-            The same as JSON knows it: keys are texts; a tensor is its type, shape and digest.
+            The same as JSON knows it: keys are texts; a tensor is its type, shape and
+            digest.
         """
         if isinstance(value, dict):
-            kept = {}
-            for key, part in value.items():
-                if key not in TIMED:
-                    kept[str(key)] = self.value(part)
-            return kept
-        if isinstance(value, list | tuple):
-            if value and all(isinstance(part, str) for part in value):
-                return self.text("\n".join(value))  # lines of a table belong together
-            return [self.value(part) for part in value]
-        if isinstance(value, torch.Tensor):
-            return described_array(value.detach().cpu().contiguous().numpy())
-        if isinstance(value, np.ndarray):
-            if value.dtype == object:  # of texts, whose bytes are addresses
-                return self.value(value.tolist())
-            return described_array(value)
-        if isinstance(value, str):
-            return "\n".join(map(self.line, value.split("\n")))
-        if isinstance(value, float) and not np.isfinite(value):
-            return str(value)  # nan would differ from itself
-        if value is None or isinstance(value, bool | int | float):
-            return value
-        return self.line(str(value))
+            normalised = self.mapping(value)
+        elif isinstance(value, list | tuple):
+            normalised = self.sequence(value)
+        elif isinstance(value, torch.Tensor):
+            normalised = described_array(value.detach().cpu().contiguous().numpy())
+        elif isinstance(value, np.ndarray):
+            normalised = self.array(value)
+        elif isinstance(value, str):
+            normalised = "\n".join(self.line(line) for line in value.split("\n"))
+        elif isinstance(value, float) and not np.isfinite(value):
+            normalised = str(value)  # nan would differ from itself
+        elif value is None or isinstance(value, bool | int | float):
+            normalised = value
+        else:
+            normalised = self.line(str(value))
+        return normalised
 
-    def file(self, path):
+    def mapping(self, values: dict) -> dict[str, object]:
+        """Normalise a dict, without what the clock has measured."""
+        kept = {}
+        for key, part in values.items():
+            if key not in TIMED:
+                kept[str(key)] = self.value(part)
+        return kept
+
+    def sequence(self, values: list | tuple) -> list | str:
+        """Normalise a list; the lines of a table together."""
+        if values and all(isinstance(part, str) for part in values):
+            return self.text("\n".join(values))
+        return [self.value(part) for part in values]
+
+    def array(self, values: np.ndarray) -> object:
+        """Describe an array; one of texts, whose bytes are addresses, by its values."""
+        if values.dtype == object:
+            return self.value(values.tolist())
+        return described_array(values)
+
+    def file(self, path: Path) -> object:
         """Describe what a file holds.
 
         Parameters
@@ -143,29 +161,33 @@ class Normaliser:
         Returns
         -------
         object
-            As ``value`` returns it; what that is depends on the ending of the file's name.
+            As ``value`` returns it; what that is depends on the ending of the file's
+            name.
         """
         ending = path.suffix.lower()
         content = path.read_bytes()
         if ending in (".pth", ".pt"):
-            return self.value(torch.load(path, map_location="cpu", weights_only=True))
-        if ending == ".jsonl":
-            return self.records(content.decode())
-        if ending == ".json":
-            return self.value(json.loads(content))
-        if ending in (".npz", ".npy"):
-            loaded = np.load(path)
-            return self.value(loaded if ending == ".npy" else dict(loaded))
-        if ending in (".png", ".gif"):
-            return described_picture(content)
-        if ending == ".nir":
-            return self.value(hdf5_content(path))
-        if ending in TEXTS:
-            return self.text(content.decode())
-        return f"{len(content)} bytes, {digest_of(content)}"
+            described = self.value(torch.load(path, map_location="cpu", weights_only=True))
+        elif ending == ".jsonl":
+            described = self.records(content.decode())
+        elif ending == ".json":
+            described = self.value(json.loads(content))
+        elif ending == ".npz":
+            described = self.value(dict(np.load(path)))
+        elif ending == ".npy":
+            described = self.value(np.load(path))
+        elif ending in (".png", ".gif"):
+            described = described_picture(content)
+        elif ending == ".nir":
+            described = self.value(hdf5_content(path))
+        elif ending in TEXTS:
+            described = self.text(content.decode())
+        else:
+            described = f"{len(content)} bytes, {digest_of(content)}"
+        return described
 
-    def records(self, text):
-        """Describe a log of JSON objects: its records by event and their number among these."""
+    def records(self, text: str) -> dict[str, object]:
+        """Describe a log of JSON objects: its records by event and number."""
         records = {}
         counts = Counter()
         for line in text.splitlines():
@@ -176,13 +198,13 @@ class Normaliser:
         return records
 
 
-def described_array(values):
-    """The type, shape and digest of an array."""
+def described_array(values: np.ndarray) -> str:
+    """Return the type, shape and digest of an array."""
     shape = "x".join(map(str, values.shape)) or "one"
     return f"{values.dtype} {shape} {digest_of(np.ascontiguousarray(values).tobytes())}"
 
 
-def described_picture(content):
+def described_picture(content: bytes) -> dict[str, object]:
     """Describe a picture, or the frames of a GIF.
 
     Parameters
@@ -193,8 +215,8 @@ def described_picture(content):
     Returns
     -------
     dict of {str: object}
-        Width and height in pixels; a digest of the pixels of each frame; of a GIF how long each
-        frame is shown, in milliseconds, and how often it is repeated.
+        Width and height in pixels; a digest of the pixels of each frame; of a GIF how
+        long each frame is shown, in milliseconds, and how often it is repeated.
     """
     with Image.open(io.BytesIO(content)) as picture:
         data = {"size": list(picture.size)}
@@ -210,14 +232,14 @@ def described_picture(content):
     return data
 
 
-def picture_in_text(match):
+def picture_in_text(match: re.Match) -> str:
     """Name a picture within a text by its content."""
     frames = described_picture(base64.b64decode(match[1]))["frames"]
     return f"picture of {len(frames)} frames, {digest_of(repr(frames).encode())}"
 
 
-def hdf5_content(path):
-    """The values in an HDF5 file, such as a network in NIR, by their path in it."""
+def hdf5_content(path: Path) -> dict[str, object]:
+    """Read the values of an HDF5 file, such as a network in NIR, by their paths."""
     import h5py  # comes with the package nir, which is optional
 
     values = {}
@@ -234,7 +256,7 @@ def hdf5_content(path):
     return values
 
 
-def files_in(folder):
+def files_in(folder: Path) -> dict[str, tuple[int, int, int]]:
     """Find the files of a run below a folder.
 
     Parameters
@@ -245,8 +267,8 @@ def files_in(folder):
     Returns
     -------
     dict of {str: tuple}
-        For each path within it what tells whether the file has been written since. Hidden files,
-        such as locks and caches, are left out.
+        For each path within it what tells whether the file has been written since.
+        Hidden files, such as locks and caches, are left out.
     """
     found = {}
     for place, folders, names in os.walk(folder):

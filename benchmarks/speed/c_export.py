@@ -1,10 +1,13 @@
 #!/usr/bin/env python3
-"""How fast is a network in C (`wfeedback export NAME --to c`), and are its spikes those of Python?
+"""Measure how fast a network is in C, and compare its spikes with Python's.
 
-One JSON object per network and kind of weights: images per second of ./run, of the event engine and of one pass of an ANN of the
-same architecture (--ann, batches of 64), each the fastest of --repeats, in processor time of one core. `differing`: images in
-which a layer emits another number of spikes in some timestep: float32 against the event engine; int8 against the reference
-engine, on the first --compared images. `python benchmarks/speed/c_export.py`: five minutes.
+The C is that of `wfeedback export NAME --to c`. There is one JSON object per network
+and kind of weights: images per second of ./run, of the event engine and of one pass of
+an ANN of the same architecture (--ann, batches of 64), each the fastest of --repeats,
+in processor time of one core. `differing`: images in which a layer emits another number
+of spikes in some timestep: float32 against the event engine; int8 against the reference
+engine, on the first --compared images. `python benchmarks/speed/c_export.py`: five
+minutes.
 """
 
 import json
@@ -12,6 +15,7 @@ import resource
 import sys
 import time
 import timeit
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,23 +25,27 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import harness.idle_threads  # noqa: F401  (before torch)
 
 import torch
+from torch import nn
 
 from harness.command_line.parser import Parser, flag_type
 from harness.command_line.scripts import run_script
 from harness.exporting.c_build import CBuild
 from harness.exporting.c_folder import c_files, c_tables
+from self_models.basics import HOME
 from self_models.basics.settings import COUNT
 from self_models.data.sets import load_data
 from self_models.loading import load
 from self_models.runtime.draws import EVALUATION, Draws
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
-NETWORKS, WEIGHTS = ["quick_feedback", "quick_baseline"], ("float32", "int8", "int8_folded")
-COMMITTED = Path(__file__).resolve().parents[2] / "trained_models"
+NETWORKS = ["quick_feedback", "quick_baseline"]
+WEIGHTS = ("float32", "int8", "int8_folded")
+COMMITTED = HOME / "trained_models"
 AT_ONCE = 100  # images whose traces are held
-children_time = lambda: resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime  # noqa: E731
 
 
-def main(argv=None):
+def build_parser() -> Parser:
+    """Return the parser of the command line."""
     parser = Parser(__doc__)
     parser.add_argument(
         "--networks", nargs="+", default=NETWORKS, metavar="NAME", help="committed ones"
@@ -56,55 +64,91 @@ def main(argv=None):
     parser.add_argument("--images", default=10000, help="test images", **counts)
     parser.add_argument("--compared", default=500, help="of them in int8", **counts)
     parser.add_argument("--repeats", default=3, help="of what is timed", **counts)
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print the figures of each network and kind of weights."""
+    args = build_parser().parse_args(argv)
     torch.set_num_threads(1)
     images = load_data("MNIST", limit_test=args.images)[2].images
     ann = load(args.ann, timesteps=1)
-
-    @torch.no_grad()
-    def fastest(run, clock=time.process_time):
-        """Images per second of the fastest of several runs."""
-        return len(images) / min(timeit.repeat(run, timer=clock, repeat=args.repeats, number=1))
-
-    ann_speed = fastest(lambda: [ann(part) for part in images.split(64)])
+    run_ann = partial(run_in_batches, ann, images.split(64))
+    ann_speed = len(images) / fastest_seconds(run_ann, args.repeats)
     for name in args.networks:
         path = COMMITTED / f"snn/{name}.pth"
         event = load(path, engine="event")
-        event(images[:8], seed=0)  # folds
-        event_speed = fastest(partial(event, images, seed=0, frames=False))
+        event(images[:8], seed=0)  # prepares the engine, which is not to be timed
+        run_event = partial(event, images, seed=0, frames=False)
+        event_speed = len(images) / fastest_seconds(run_event, args.repeats)
         for weights in args.weights:
-            snn = event if weights == "float32" else load(path, weights=weights)
+            snn = event
+            compared = images
+            if weights != "float32":
+                snn = load(path, weights=weights)
+                compared = images[: args.compared]
             with TemporaryDirectory() as folder:
-                for file, text in c_files(snn, c_tables(snn), images[:1], [0], name).items():
-                    (Path(folder) / file).write_text(text)
-                network = CBuild(folder, snn, f"CFLAGS={args.cflags}")
-                speed = fastest(partial(network.run, images), children_time)
-                compared = images if weights == "float32" else images[: args.compared]
-                differing = sum(
-                    differ(network, snn, compared[part], part)
-                    for part in torch.arange(len(compared)).split(AT_ONCE)
-                )
-            speeds = {
-                "c": round(speed),
-                "event_engine": round(event_speed),
-                "ann": round(ann_speed),
-            }
-            about = {"network": name, "weights": weights, "images_per_second": speeds}
-            about |= {
-                "of_event_engine": round(speed / event_speed, 2),
+                network = build_in(folder, snn, images, name, args.cflags)
+                run_c = partial(network.run, images)
+                c_speed = len(images) / fastest_seconds(run_c, args.repeats, children_seconds)
+                differing = count_differing(network, snn, compared)
+            row = {
+                "network": name,
+                "weights": weights,
+                "images_per_second": {
+                    "c": round(c_speed),
+                    "event_engine": round(event_speed),
+                    "ann": round(ann_speed),
+                },
+                "of_event_engine": round(c_speed / event_speed, 2),
                 "differing": differing,
                 "compared": len(compared),
             }
-            print(json.dumps(about), flush=True)
+            print(json.dumps(row), flush=True)
 
 
 @torch.no_grad()
-def differ(network, snn, images, index):
-    """How many of these images differ."""
-    draws = Draws(0, EVALUATION, index)
-    outputs = (one(images, draws=draws) for one in (network, snn))
-    here, there = (torch.stack([*output.spikes_by_step.values()]) for output in outputs)
-    return int((here != there).any(0).any(0).sum())
+def run_in_batches(model: nn.Module, batches: Sequence[torch.Tensor]) -> list:
+    """Run a model on each batch, and return its outputs."""
+    return [model(images) for images in batches]
+
+
+def children_seconds() -> float:
+    """Return the processor time of all children of this process that have ended."""
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+
+
+@torch.no_grad()
+def fastest_seconds(
+    run: Callable[[], object], repeats: int, clock: Callable[[], float] = time.process_time
+) -> float:
+    """Return the seconds of the fastest of several runs."""
+    return min(timeit.repeat(run, timer=clock, repeat=repeats, number=1))
+
+
+def build_in(
+    folder: str, snn: VGG_SNN_STDB_wFeedback, images: torch.Tensor, name: str, cflags: str
+) -> CBuild:
+    """Export a network to this folder and compile it. It checks itself on one image."""
+    files = c_files(snn, c_tables(snn), images[:1], [0], name)
+    for file, text in files.items():
+        (Path(folder) / file).write_text(text)
+    return CBuild(folder, snn, f"CFLAGS={cflags}")
+
+
+@torch.no_grad()
+def count_differing(network: CBuild, snn: VGG_SNN_STDB_wFeedback, images: torch.Tensor) -> int:
+    """Count the images in which a layer's spikes differ in a timestep."""
+    differing = 0
+    for index in torch.arange(len(images)).split(AT_ONCE):
+        draws = Draws(0, EVALUATION, index)
+        spikes = []
+        for one in (network, snn):
+            output = one(images[index], draws=draws)
+            spikes.append(torch.stack(list(output.spikes_by_step.values())))
+        in_c, in_python = spikes  # (layers, T, images)
+        differing += int((in_c != in_python).any(0).any(0).sum())
+    return differing
 
 
 if __name__ == "__main__":

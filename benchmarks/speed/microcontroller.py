@@ -1,22 +1,28 @@
 #!/usr/bin/env python3
-"""What do the digit networks, in int8 and int8_folded, and NIR networks take on a microcontroller emulated by QEMU, and an ANN?
+"""Measure what networks take on a microcontroller that QEMU emulates.
 
-One JSON object per network, weights and core: bytes of flash (weights, tables, code), RAM and stack, and instructions, mean of
-ten test images in all timesteps; `ann_...`: of one pass of the ANN of the same layers in int8 (microcontroller_ann.c). NIR
-networks are float32 and run ten recordings of data/nmnist. `equal`: whether each spike is that of Python. Cores without their
-tools, see harness/exporting/c/qemu.mk, are left out.
-`python benchmarks/speed/microcontroller.py`: ten minutes, and nothing of it depends on the machine's speed.
+These are the digit networks, in int8 and int8_folded, networks of NIR files, and an
+ANN. There is one JSON object per network, weights and core: bytes of flash (weights,
+tables, code), RAM and stack, and instructions, mean of ten test images in all
+timesteps; `ann_...`: of one pass of the ANN of the same layers in int8
+(microcontroller_ann.c). NIR networks are float32 and run ten recordings of data/nmnist.
+`equal`: whether each spike is that of Python. Cores without their tools, see
+harness/exporting/c/qemu.mk, are left out.
+
+`python benchmarks/speed/microcontroller.py`: ten minutes, and nothing of it depends on
+the machine's speed.
 """
 
 import json
 import re
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from functools import cache
-from itertools import product
 from math import prod
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -29,38 +35,49 @@ from harness.command_line.parser import Parser
 from harness.command_line.scripts import run_script
 from harness.exporting.c_folder import TEMPLATES, c_files, c_tables
 from harness.exporting.c_golden import stable_inputs
-from harness.exporting.formats import forward_layers
+from harness.exporting.formats import Layer, forward_layers
 from self_models.basics import HOME
 from self_models.data.events import rows_in
 from self_models.data.folders import labelled_recordings
 from self_models.data.sets import load_data
 from self_models.guests.nir.event_lists import check_recordings, event_frames
 from self_models.loading import load
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
-CORES, WEIGHTS = ("m4", "m7", "m33", "rv32"), ("int8", "int8_folded")
-NETWORKS = [
-    f"{name}_{kind}"
-    for name in ("quick", "accurate", "fast", "snn", "tiny")
-    for kind in ("feedback", "baseline")
-]
+CORES = ("m4", "m7", "m33", "rv32")
+WEIGHTS = ("int8", "int8_folded")
+FAMILIES = ("quick", "accurate", "fast", "snn", "tiny")
+NETWORKS = []
+for family in FAMILIES:
+    NETWORKS += [f"{family}_feedback", f"{family}_baseline"]
 COMMITTED = HOME / "trained_models/snn"
 GRAPHS = [
     HOME / "examples/nmnist.nir",
-    HOME.parent / "shared/data/nir/cnn_sinabs.nir",
-]  # the second is somebody else's
+    HOME.parent / "shared/data/nir/cnn_sinabs.nir",  # somebody else's
+]
+EMPTY_FILES = (
+    "golden.c",
+    "network.c",
+    "weights.c",
+    "network.h",
+    "vectors.h",
+    "small.h",
+    "weights.h",
+)
 FIGURES = re.compile(
     r"flash: (?P<flash>\d+) bytes; instructions per \w+: (?P<instructions>\d+) \(\d+ to \d+\); "
     r"RAM: (?P<ram>\d+) bytes, and (?P<stack>\d+) of stack"
 )
 
 
-def main(argv=None):
+def build_parser() -> Parser:
+    """Return the parser of the command line."""
     parser = Parser(__doc__)
-    found = [*NETWORKS, *(str(path) for path in GRAPHS if path.exists())]
+    graphs = [str(path) for path in GRAPHS if path.exists()]
     parser.add_argument(
         "--networks",
         nargs="+",
-        default=found,
+        default=NETWORKS + graphs,
         metavar="NAME",
         help="committed ones, or paths of NIR files",
     )
@@ -68,37 +85,85 @@ def main(argv=None):
         "--weights", nargs="+", choices=WEIGHTS, default=WEIGHTS, help="of committed ones"
     )
     parser.add_argument("--cores", nargs="+", choices=CORES, default=CORES, help="which")
-    args = parser.parse_args(argv)
-    all_weights = product(args.networks, args.weights)
-    for name, weights in dict.fromkeys(
-        (name, "float32" if name.endswith(".nir") else one) for name, one in all_weights
-    ):
-        timesteps, files = files_for(name, weights)
-        for core in args.cores:
-            if figures := played(files, core):
-                about = {"network": Path(name).name, "weights": weights, "core": core}
-                control = {} if name.endswith(".nir") else ann_figures(name, core)
-                print(json.dumps(about | {"timesteps": timesteps} | figures | control), flush=True)
+    return parser
 
 
-def files_for(name, weights):
-    """(timesteps, the folder's files) of a committed network, with ten test images, or of a NIR file's, with a recording of each
-    class of N-MNIST."""
-    model = load(name if name.endswith(".nir") else COMMITTED / f"{name}.pth", weights=weights)
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print the figures of each network, kind of weights and core."""
+    args = build_parser().parse_args(argv)
+    for name in dict.fromkeys(args.networks):
+        is_nir = name.endswith(".nir")
+        all_weights = ["float32"] if is_nir else dict.fromkeys(args.weights)
+        for weights in all_weights:
+            timesteps, files = files_for(name, weights)
+            for core in args.cores:
+                figures = played(files, core)
+                if figures is None:  # it is too large for this core
+                    continue
+                row = {"network": Path(name).name, "weights": weights, "core": core}
+                row |= {"timesteps": timesteps, **figures}
+                if not is_nir:
+                    row |= ann_figures(name, core)
+                print(json.dumps(row), flush=True)
+
+
+def files_for(name: str, weights: str) -> tuple[int, dict[str, str]]:
+    """Export a network to C, with inputs on which it checks itself.
+
+    Parameters
+    ----------
+    name : str
+        A committed network, which gets ten test images; or a NIR file, which gets a
+        recording of each class of N-MNIST.
+    weights : str
+        The kind of weights.
+
+    Returns
+    -------
+    timesteps : int
+        How many timesteps an input takes.
+    files : dict of {str: str}
+        Name -> text of each file of the folder.
+    """
     if name.endswith(".nir"):
-        paths = [found[0] for found in labelled_recordings(HOME / "data/nmnist").values()]
-        rows = [rows_in(each, model.graph.shape, model.dt)[0] for each in paths]
-        rows, timesteps = check_recordings(rows, model.graph.shape, None)
-        inputs = event_frames(rows, model.graph.shape, timesteps)
+        model = load(name, weights=weights)
+        shape = model.graph.shape
+        classes = labelled_recordings(HOME / "data/nmnist").values()
+        recordings = [rows_in(paths[0], shape, model.dt)[0] for paths in classes]
+        recordings, timesteps = check_recordings(recordings, shape, None)
+        inputs = event_frames(recordings, shape, timesteps)
     else:
-        inputs, timesteps = load_data("MNIST", limit_test=10)[2].images, model.latency
+        model = load(COMMITTED / f"{name}.pth", weights=weights)
+        inputs = load_data("MNIST", limit_test=10)[2].images
+        timesteps = model.latency
     numbers = stable_inputs(model, inputs)
-    return timesteps, c_files(model, c_tables(model), inputs[numbers], numbers, Path(name).stem)
+    files = c_files(model, c_tables(model), inputs[numbers], numbers, Path(name).stem)
+    return timesteps, files
 
 
-def played(files, core):
-    """Whether all is equal, bytes of flash, RAM and stack, and instructions of a folder on a core; None where it is too large.
-    Raises UserError without the core's tools."""
+def played(files: Mapping[str, str], core: str) -> dict | None:
+    """Run an exported folder on an emulated core.
+
+    Parameters
+    ----------
+    files : mapping of {str: str}
+        Name -> text of each file of the folder.
+    core : str
+        One of CORES.
+
+    Returns
+    -------
+    dict or None
+        "equal": whether all spikes are Python's; "flash", "ram" and "stack" in bytes;
+        and "instructions". None where the network is too large for the core.
+
+    Raises
+    ------
+    UserError
+        Without the core's tools.
+    RuntimeError
+        With what make has printed, if it fails otherwise.
+    """
     with TemporaryDirectory() as folder:
         for file, text in files.items():
             (Path(folder) / file).write_text(text)
@@ -108,20 +173,21 @@ def played(files, core):
     if "untried" in done.stdout:
         print(done.stdout, end="", file=sys.stderr)
         return None
-    if not (found := FIGURES.search(done.stdout)):
+    found = FIGURES.search(done.stdout)
+    if not found:
         raise RuntimeError(done.stdout + done.stderr)
-    return {"equal": "equal: " in done.stdout} | {
-        name: int(number) for name, number in found.groupdict().items()
-    }
+    figures = {"equal": "equal: " in done.stdout}
+    for name, number in found.groupdict().items():
+        figures[name] = int(number)
+    return figures
 
 
 @cache
-def ann_figures(name, core):
-    control = ann_files(load(COMMITTED / f"{name}.pth", engine="dense"))
-    figures, weights = (
-        played(control, core),
-        re.search(r"#define WEIGHTS (\d+)", control["check.c"])[1],
-    )
+def ann_figures(name: str, core: str) -> dict[str, int]:
+    """Return what the ANN of a committed network's layers takes."""
+    files = ann_files(load(COMMITTED / f"{name}.pth", engine="dense"))
+    figures = played(files, core)
+    weights = re.search(r"#define WEIGHTS (\d+)", files["check.c"])[1]
     return {
         "ann_instructions": figures["instructions"],
         "ann_weights": int(weights),
@@ -129,45 +195,63 @@ def ann_figures(name, core):
     }
 
 
-def ann_files(model):
-    """The control's folder: its program takes the place of check.c, and what that checks is empty."""
-    layers = [
-        layer for layer in forward_layers(model) if isinstance(layer.module, nn.Conv2d | nn.Linear)
-    ]
+class LayerNumbers(NamedTuple):
+    """What microcontroller_ann.c needs of a layer, in the order of its struct."""
+
+    side: int  # of the output, which is square
+    inputs: int  # channels
+    outputs: int
+    kernel: int
+    stride: int
+
+    @property
+    def weights_per_output(self) -> int:
+        """Weights of an output channel, padded to whole words of four."""
+        return -(-self.kernel * self.kernel * self.inputs // 4) * 4
+
+
+def ann_files(model: VGG_SNN_STDB_wFeedback) -> dict[str, str]:
+    """Return the control's folder.
+
+    Its program takes the place of check.c. The files of what that would check are
+    empty.
+    """
+    layers = []
+    for layer in forward_layers(model):
+        if isinstance(layer.module, nn.Conv2d | nn.Linear):
+            layers.append(layer)
     numbers = [numbers_of(layer) for layer in layers]
-    lengths = [-(-kernel * kernel * into // 4) * 4 for _, into, _, kernel, _ in numbers]
-    sizes = {
-        "LAYERS": ", ".join(f"{{{', '.join(map(str, each))}}}" for each in numbers),
-        "WEIGHTS": sum(
-            length * out for length, (_, _, out, _, _) in zip(lengths, numbers, strict=True)
-        ),
-        "LARGEST": max(prod(shape) for layer in layers for shape in (layer.before, layer.after)),
-        "LONGEST": max(lengths),
+    structs = ["{" + ", ".join(map(str, layer_numbers)) + "}" for layer_numbers in numbers]
+    signal_sizes = [prod(layer.before) for layer in layers]
+    signal_sizes += [prod(layer.after) for layer in layers]
+    constants = {
+        "LAYERS": ", ".join(structs),
+        "WEIGHTS": sum(each.weights_per_output * each.outputs for each in numbers),
+        "LARGEST": max(signal_sizes),
+        "LONGEST": max(each.weights_per_output for each in numbers),
     }
+    defines = [f"#define {name} {value}\n" for name, value in constants.items()]
     program = Path(__file__).with_name("microcontroller_ann.c").read_text()
-    texts = {
-        "check.c": "".join(f"#define {name} {value}\n" for name, value in sizes.items()) + program
-    }
-    texts |= dict.fromkeys(
-        ("golden.c", "network.c", "weights.c", "network.h", "vectors.h", "small.h", "weights.h"),
-        "",
-    )
-    return texts | {
-        name: (TEMPLATES / name).read_text() for name in ("Makefile", "qemu.mk", "board.h")
-    }
+
+    files = {"check.c": "".join(defines) + program}
+    for name in EMPTY_FILES:
+        files[name] = ""
+    for name in ("Makefile", "qemu.mk", "board.h"):
+        files[name] = (TEMPLATES / name).read_text()
+    return files
 
 
-def numbers_of(layer):
-    """side, from, to, kernel, stride of a layer of an ANN."""
+def numbers_of(layer: Layer) -> LayerNumbers:
+    """Return the numbers of a convolution or linear layer."""
     module = layer.module
     if isinstance(module, nn.Linear):
-        return 1, module.in_features, module.out_features, 1, 1
-    return (
-        layer.after[1],
-        module.in_channels,
-        module.out_channels,
-        module.kernel_size[0],
-        module.stride[0],
+        return LayerNumbers(1, module.in_features, module.out_features, kernel=1, stride=1)
+    return LayerNumbers(
+        side=layer.after[1],
+        inputs=module.in_channels,
+        outputs=module.out_channels,
+        kernel=module.kernel_size[0],
+        stride=module.stride[0],
     )
 
 

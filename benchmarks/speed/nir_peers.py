@@ -1,13 +1,17 @@
 #!/usr/bin/env python3
-"""How many recordings a second run NIR networks here, and in Norse, sinabs, snnTorch and SpikingJelly, in one run?
+"""Measure how many recordings a second run NIR networks here, and in other simulators.
 
-Networks: files, or `recurrent` and `residual`, of random weights. Recordings: of N-MNIST, images of MNIST, or random events, 5 %
-of the input in each timestep. One JSON object for each network, simulator and batch size: recordings per second (the fastest of
---repeats; events already split into timesteps; a network that is fresh for each batch, made before the clock starts), or why it
-fails. From results/nir_peers.jsonl `PYTHONPATH=. python docs/explanation/performance.py` writes the page's table.
+These are Norse, sinabs, snnTorch and SpikingJelly, all in one run. Networks: files, or
+`recurrent` and `residual`, of random weights. Recordings: of N-MNIST, images of MNIST,
+or random events, 5 % of the input in each timestep. There is one JSON object for each
+network, simulator and batch size: recordings per second (the fastest of --repeats;
+events already split into timesteps; a network that is fresh for each batch, made before
+the clock starts), or why it fails. From results/nir_peers.jsonl
+`PYTHONPATH=. python docs/explanation/performance.py` writes the page's table.
 
     python export.py quick_baseline --to nir --output vgg.nir
-    python benchmarks/speed/nir_peers.py cnn_sinabs.nir examples/nmnist.nir vgg.nir braille.nir recurrent residual
+    python benchmarks/speed/nir_peers.py cnn_sinabs.nir examples/nmnist.nir \
+        vgg.nir braille.nir recurrent residual
 """
 
 import contextlib
@@ -17,6 +21,7 @@ import logging
 import sys
 import time
 import warnings
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise, product
 from pathlib import Path
@@ -37,59 +42,104 @@ from self_models.basics.settings import COUNT
 from self_models.data.events import rows_in
 from self_models.data.sets import load_data
 from self_models.guests.nir.event_lists import check_recordings, event_frames
+from self_models.guests.nir.graph_snn import GraphSNN
 from self_models.guests.nir.reading import from_nir
 
-STEPS, SIZE, SHARE = 100, 128, 0.05  # of networks and events that are drawn
+# Of networks and events that are drawn
+STEPS = 100
+SIZE = 128  # neurons of a layer
+SHARE = 0.05  # of the input neurons that send in a timestep
+OUTPUTS = 10
+
+OURS = "kernel"  # what records call our engines
 
 
-def drawn(name):
-    """A NIR graph of two layers of SIZE neurons, and 10 outputs: 'recurrent', or 'residual', with a skip over the second."""
+def drawn(name: str) -> nir.NIRGraph:
+    """Make a NIR graph of random weights: two layers of SIZE neurons, and the outputs.
+
+    name: "recurrent", of the second layer with itself; or "residual", with a skip
+    connection over the second layer.
+    """
     draw = np.random.default_rng(0)
-    lif = lambda n: nir.LIF(  # noqa: E731
-        tau=np.full(n, 1e-2), r=np.full(n, 10.0), v_leak=np.zeros(n), v_threshold=np.ones(n)
-    )
-    weigh = lambda n, m: nir.Affine(draw.normal(0, 2 / np.sqrt(m), (n, m)), np.zeros(n))  # noqa: E731
     nodes = {
         "input": nir.Input({"input": np.array([SIZE])}),
-        "in": weigh(SIZE, SIZE),
-        "a": lif(SIZE),
-        "w": weigh(SIZE, SIZE),
+        "in": random_weights(draw, SIZE, SIZE),
+        "a": leaky_neurons(SIZE),
+        "w": random_weights(draw, SIZE, SIZE),
+        "b": leaky_neurons(SIZE),
+        "out": random_weights(draw, OUTPUTS, SIZE),
+        "c": leaky_neurons(OUTPUTS),
+        "output": nir.Output({"output": np.array([OUTPUTS])}),
     }
-    nodes |= {
-        "b": lif(SIZE),
-        "out": weigh(10, SIZE),
-        "c": lif(10),
-        "output": nir.Output({"output": np.array([10])}),
-    }
-    edges = [*pairwise(nodes)]
+    edges = list(pairwise(nodes))  # a chain in this order
     if name == "residual":
-        return nir.NIRGraph(nodes, [*edges, ("a", "b")])
-    return nir.NIRGraph(
-        nodes | {"back": weigh(SIZE, SIZE)}, [*edges, ("b", "back"), ("back", "b")]
+        edges.append(("a", "b"))
+    else:
+        nodes["back"] = random_weights(draw, SIZE, SIZE)
+        edges += [("b", "back"), ("back", "b")]
+    return nir.NIRGraph(nodes, edges)
+
+
+def leaky_neurons(count: int) -> nir.LIF:
+    """Return neurons with a time constant of 10 ms and a threshold of 1."""
+    return nir.LIF(
+        tau=np.full(count, 1e-2),
+        r=np.full(count, 10.0),
+        v_leak=np.zeros(count),
+        v_threshold=np.ones(count),
     )
 
 
-def events_for(model, count):
-    """So many recordings (B, T, ...) of a network: counts of events."""
-    shape, draw = model.graph.shape, torch.Generator().manual_seed(0)
+def random_weights(draw: np.random.Generator, outputs: int, inputs: int) -> nir.Affine:
+    """Draw weights from a normal distribution; the bias is 0."""
+    weight = draw.normal(0, 2 / np.sqrt(inputs), (outputs, inputs))
+    return nir.Affine(weight, np.zeros(outputs))
+
+
+def events_for(model: GraphSNN, count: int) -> torch.Tensor:
+    """Return recordings as counts of events, (count, T, ...), of the network's input.
+
+    Recordings of N-MNIST or images of MNIST where its shape is theirs, else random
+    events.
+    """
+    shape = model.graph.shape
     if shape == (2, 34, 34):
-        paths = sorted((HOME / "data/nmnist").glob("*/*.bin"), key=lambda path: path.name)[:count]
-        rows, steps = zip(*(rows_in(path, shape, model.dt) for path in paths), strict=True)
-        return event_frames(check_recordings(list(rows), shape, max(steps))[0], shape, max(steps))
-    rate = torch.tensor(SHARE).expand(count, STEPS, *shape)
+        return nmnist_events(model, count)
     if shape == (1, 28, 28):
+        steps = int(model.metadata.get("timesteps", STEPS))
         images = load_data("MNIST")[2].images[:count, None] / 255
-        rate = images.expand(-1, int(model.metadata.get("timesteps", STEPS)), -1, -1, -1)
-    return torch.bernoulli(rate, generator=draw)
+        rate = images.expand(-1, steps, -1, -1, -1)
+    else:
+        rate = torch.tensor(SHARE).expand(count, STEPS, *shape)
+    return torch.bernoulli(rate, generator=torch.Generator().manual_seed(0))
 
 
-def runner(simulator, graph, dt, batch):
-    """A simulator's run(events (B, T, ...)), which gives what its network sends."""
-    network = SIMULATORS[simulator](graph, dt, batch)
-    return lambda events: list(outputs(simulator, network, events))
+def nmnist_events(model: GraphSNN, count: int) -> torch.Tensor:
+    """Read the first recordings of data/nmnist, all as long as the longest."""
+    shape = model.graph.shape
+    paths = sorted((HOME / "data/nmnist").glob("*/*.bin"), key=lambda path: path.name)
+    recordings = []
+    longest = 0
+    for path in paths[:count]:
+        rows, steps = rows_in(path, shape, model.dt)
+        recordings.append(rows)
+        longest = max(longest, steps)
+    recordings, _ = check_recordings(recordings, shape, longest)
+    return event_frames(recordings, shape, longest)
 
 
-def main(argv=None):
+def event_lists(events: torch.Tensor) -> list[np.ndarray]:
+    """Return events (count, T, ...) as rows of each recording, for our engines."""
+    lists = []
+    for recording in events:
+        places = recording.nonzero()
+        counts = recording[recording > 0].long()
+        lists.append(places.repeat_interleave(counts, 0).int().numpy())
+    return lists
+
+
+def build_parser() -> Parser:
+    """Return the parser of the command line."""
     parser = Parser(__doc__)
     parser.add_argument(
         "networks", nargs="+", metavar="NETWORK.nir", help="files, recurrent or residual"
@@ -101,67 +151,92 @@ def main(argv=None):
     parser.add_argument(
         "--repeats", default=3, help="of each, of which the fastest counts", **counts
     )
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print the record of each network, simulator and batch size."""
+    args = build_parser().parse_args(argv)
     torch.set_num_threads(args.threads)
     logging.disable(logging.WARNING)  # what others say of the file
     warnings.simplefilter("ignore")
     for name in args.networks:
-        graph = drawn(name) if name in ("recurrent", "residual") else nir.read(name)
+        if name in ("recurrent", "residual"):
+            graph = drawn(name)
+        else:
+            graph = nir.read(name)
         try:
             model = from_nir(graph)
         except ModelError:  # time constants too short for steps of 1 ms
             model = from_nir(graph, dt=1e-4)
         events = events_for(model, args.recordings)
-        steps = events.shape[1]
-        rows = [
-            each.nonzero().repeat_interleave(each[each > 0].long(), 0).int().numpy()
-            for each in events
-        ]
         about = {
             "network": Path(name).name,
-            "recordings": len(rows),
-            "timesteps": steps,
+            "recordings": len(events),
+            "timesteps": events.shape[1],
             "threads": args.threads,
         }
-        for simulator, batch in product(("kernel", *SIMULATORS), args.batches):
-            if simulator == "kernel":
-                engine = {"engine": "dense" if model.stays else "event"}
-                speed = timed(
-                    lambda count: lambda part: model(part, steps),  # noqa: B023
-                    rows,
-                    batch,
-                    args.repeats,
-                )
+        for simulator, batch in product((OURS, *SIMULATORS), args.batches):
+            row = {**about, "simulator": simulator}
+            if simulator == OURS:
+                row["engine"] = "dense" if model.stays else "event"
+                make = partial(our_run, model, events.shape[1])
+                speed = timed(make, event_lists(events), batch, args.repeats)
             else:
-                engine, speed = (
-                    {},
-                    timed(
-                        partial(runner, simulator, graph, model.dt), events, batch, args.repeats
-                    ),
-                )
-            print(
-                json.dumps(about | {"simulator": simulator, **engine, "batch": batch, **speed}),
-                flush=True,
-            )
+                make = partial(peer_run, simulator, graph, model.dt)
+                speed = timed(make, events, batch, args.repeats)
+            print(json.dumps({**row, "batch": batch, **speed}), flush=True)
+
+
+def our_run(model: GraphSNN, timesteps: int, batch: int) -> Callable:
+    """Return a function that runs our network on lists of events of any batch size."""
+    return lambda recordings: model(recordings, timesteps)
+
+
+def peer_run(simulator: str, graph: nir.NIRGraph, dt: float, batch: int) -> Callable:
+    """Return a function that runs a fresh network on events (batch, T, ...)."""
+    network = SIMULATORS[simulator](graph, dt, batch)
+    return lambda events: list(outputs(simulator, network, events))
 
 
 @torch.no_grad()
-def timed(make, given, batch, repeats):
-    """Recordings per second of make(batch size)(recordings), or the words with which it fails."""
-    seconds, parts = (
-        [0.0] * repeats,
-        [given[begin : begin + batch] for begin in range(0, len(given), batch)],
-    )
+def timed(
+    make: Callable[[int], Callable], recordings: Sequence, batch: int, repeats: int
+) -> dict[str, float | str]:
+    """Measure the speed of a simulator.
+
+    Parameters
+    ----------
+    make : callable
+        From a batch size to the function that runs a network on so many recordings.
+    recordings : Tensor or list
+        What is to be run.
+    batch : int
+        How many at once.
+    repeats : int
+        How often all are run.
+
+    Returns
+    -------
+    dict
+        "recordings_per_second" in the fastest repeat; or "fails", with the error.
+    """
+    parts = [recordings[begin : begin + batch] for begin in range(0, len(recordings), batch)]
+    seconds = []
     try:
         with contextlib.redirect_stdout(io.StringIO()):
-            for repeat, part in product(range(repeats), parts):
-                run = make(len(part))
-                began = time.perf_counter()
-                run(part)
-                seconds[repeat] += time.perf_counter() - began
+            for _ in range(repeats):
+                seconds_of_repeat = 0.0
+                for part in parts:
+                    run = make(len(part))
+                    began = time.perf_counter()
+                    run(part)
+                    seconds_of_repeat += time.perf_counter() - began
+                seconds.append(seconds_of_repeat)
     except Exception as error:  # whatever a simulator raises is what there is to say
-        return {"fails": f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"}
-    return {"recordings_per_second": round(len(given) / min(seconds), 1)}
+        first_line = (str(error).strip().splitlines() or [""])[0]
+        return {"fails": f"{type(error).__name__}: {first_line}"}
+    return {"recordings_per_second": round(len(recordings) / min(seconds), 1)}
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""Writes event_camera.png beside itself: a recording of N-MNIST, split into eight frames, as `wfeedback ann` reads it.
+"""Draw event_camera.png beside this file: a recording of N-MNIST.
 
+It is split into eight frames, as `wfeedback ann` reads it.
 `python docs/pictures/event_camera.py`
 """
 
@@ -20,11 +21,15 @@ HERE = Path(__file__).resolve().parent
 RECORDING = HERE.parents[1] / "data/nmnist/3/00008.bin"
 NUM_FRAMES = 8
 SIZE = 34  # pixels of a side
-OFF, ON = 0, 1  # channels of a frame
-ORANGE, BLUE = (255, 128, 0), (0, 128, 255)
+# Channels of a frame
+OFF = 0
+ON = 1
+ORANGE = (255, 128, 0)
+BLUE = (0, 128, 255)
 
 
-def draw():
+def draw() -> None:
+    """Draw one panel for each frame."""
     frames = read_as_frames(RECORDING, (NUM_FRAMES, 2, SIZE, SIZE), bound=1)
     time = read_recording(RECORDING).t
     milliseconds = (time[-1] - time[0]) / 1000 / NUM_FRAMES

@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
-"""Writes try_it.gif beside itself: on the page of accurate_feedback a digit is drawn, another is picked, then feedback goes off.
+"""Film try_it.gif beside this file, on the page of accurate_feedback.
 
-`python docs/pictures/try_it.py`; it takes Chromium with its driver (apt-get install chromium-driver).
+A digit is drawn, another is picked, then feedback goes off.
+`python docs/pictures/try_it.py`; it takes Chromium with its driver (apt-get install
+chromium-driver).
 """
 
 import base64
@@ -13,10 +15,10 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 from PIL import Image
@@ -26,25 +28,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from harness.exporting.page_file import page
 
 NETWORK = Path(__file__).resolve().parents[2] / "trained_models/snn/accurate_feedback.pth"
-SIZE = 960, 809  # of the window
-TURNS = [
-    (8, 8),
-    (12, 6.5),
-    (17, 6),
-    (19, 7),
-    (18, 11),
-    (15, 16),
-    (13, 21),
-    (12, 23),
-]  # of a seven, in pixels of 28
-DRAWN = [
-    tuple(a + (b - a) * way / 3 for a, b in zip(*pair, strict=True))
-    for pair in pairwise(TURNS)
-    for way in range(3)
-]
+SIZE = (960, 809)  # of the window, in pixels
+
+# The stroke of a seven, in pixels of 28: its turns, and the points that are drawn
+TURNS = [(8, 8), (12, 6.5), (17, 6), (19, 7), (18, 11), (15, 16), (13, 21), (12, 23)]
+POINTS_PER_TURN = 3
+LOADED = """
+return new Promise((done) =>
+  setInterval(() => document.getElementById("checked").textContent && done(), 50));
+"""
 BEGIN = """
-document.querySelectorAll("header, .about, .controls, .note, main > p").forEach((part) => (part.hidden = true));
-document.head.insertAdjacentHTML("beforeend", "<style>[hidden] { display: none !important } #play { transition: none }</style>");
+document.querySelectorAll("header, .about, .controls, .note, main > p")
+  .forEach((part) => (part.hidden = true));
+document.head.insertAdjacentHTML("beforeend",
+  "<style>[hidden] { display: none !important } #play { transition: none }</style>");
 document.getElementById("play").click();
 document.getElementById("clear").click();
 """
@@ -55,98 +52,130 @@ canvas.dispatchEvent(new PointerEvent("pointer%s", {bubbles: true,
 """
 
 
-def main():
+def main() -> None:
+    """Film the page, and write the GIF."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "page.html"
         path.write_bytes(page(NETWORK, None)[0])
         with browsing(path, *SIZE) as browser:
-            frames = list(pictures(browser))
-    some = [Image.open(io.BytesIO(frame)).convert("RGB") for frame in frames]
-    look = np.concatenate([np.asarray(frame) for frame in some[::8]])
-    palette = Image.fromarray(look).quantize(
-        96, Image.Quantize.MAXCOVERAGE
-    )  # one for all frames, so that what stands still does not flicker
-    first, *others = (frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in some)
-    pauses = [140] * len(others) + [2500]
-    first.save(
+            screenshots = list(film(browser))
+    frames = [Image.open(io.BytesIO(shot)).convert("RGB") for shot in screenshots]
+    # One palette for all frames, so that what stands still does not flicker.
+    sample = np.concatenate([np.asarray(frame) for frame in frames[::8]])
+    palette = Image.fromarray(sample).quantize(96, Image.Quantize.MAXCOVERAGE)
+    quantised = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    quantised[0].save(
         Path(__file__).with_suffix(".gif"),
         save_all=True,
-        append_images=others,
-        duration=pauses,
+        append_images=quantised[1:],
+        duration=[140] * (len(quantised) - 1) + [2500],
         loop=0,
     )
 
 
-def pictures(browser):
-    browser.do(
-        "return new Promise((done) => setInterval(() => document.getElementById('checked').textContent && done(), 50))"
-    )
-    browser.do(BEGIN)
+def stroke() -> list[tuple[float, float]]:
+    """Return the points of the stroke, from turn to turn, without the last."""
+    points = []
+    for (x, y), (next_x, next_y) in pairwise(TURNS):
+        for number in range(POINTS_PER_TURN):
+            point_x = x + (next_x - x) * number / POINTS_PER_TURN
+            point_y = y + (next_y - y) * number / POINTS_PER_TURN
+            points.append((point_x, point_y))
+    return points
 
-    def steps(count):
-        for _ in range(count):
-            browser.do("document.getElementById('one').click()")
-            yield browser.picture()
 
-    for number, (x, y) in enumerate(DRAWN):
-        browser.do(STROKE % ("move" if number else "down", x, y))
-        yield from steps(1)
-    browser.do(STROKE % ("up", 0, 0))
-    yield from steps(18)
-    browser.do("document.getElementById('digits').children[2].click()")
-    yield from steps(18)
-    browser.do("document.getElementById('feedback').click()")
-    yield from steps(14)
+class Browser:
+    """A page in Chromium, by its driver.
+
+    Parameters
+    ----------
+    port : int
+        Of the driver.
+    """
+
+    def __init__(self, port: int):
+        self.address = f"http://localhost:{port}"
+        self.session = ""
+
+    def call(self, method: str, path: str, body: dict | None = None) -> object:
+        """Send the driver a command of WebDriver, and return its value."""
+        data = None
+        if body is not None:
+            data = json.dumps(body).encode()
+        request = urllib.request.Request(
+            self.address + path, data, {"Content-Type": "application/json"}, method=method
+        )
+        return json.load(urllib.request.urlopen(request, timeout=120))["value"]
+
+    def wait_for_driver(self) -> None:
+        """Wait until the driver answers, ten seconds at the most."""
+        for _ in range(100):
+            with suppress(OSError):
+                self.call("GET", "/status")
+                return
+            time.sleep(0.1)
+
+    def open(self, path: Path, width: int, height: int) -> None:
+        """Open a page in a window of this size in pixels."""
+        size = f"--window-size={width},{height}"
+        options = {"args": ["--headless=new", "--no-sandbox", "--hide-scrollbars", size]}
+        wanted = {"browserName": "chrome", "goog:chromeOptions": options}
+        made = self.call("POST", "/session", {"capabilities": {"alwaysMatch": wanted}})
+        self.session = f"/session/{made['sessionId']}"
+        self.call("POST", f"{self.session}/url", {"url": path.resolve().as_uri()})
+
+    def do(self, script: str) -> object:
+        """Run a script in the page, and return what it returns."""
+        return self.call("POST", f"{self.session}/execute/sync", {"script": script, "args": []})
+
+    def picture(self) -> bytes:
+        """Return what is seen of the page, as PNG."""
+        return base64.b64decode(self.call("GET", f"{self.session}/screenshot"))
+
+    def close(self) -> None:
+        """Close the page."""
+        self.call("DELETE", self.session)
 
 
 @contextmanager
-def browsing(page, width, height):
-    """do(script): what a script returns in a page, a path of an HTML file, of this size in pixels; picture(): what is seen
-    of it, as PNG. By Chromium and its driver."""
+def browsing(path: Path, width: int, height: int) -> Iterator[Browser]:
+    """Open an HTML file in a window of this size in pixels, meanwhile."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    driver = subprocess.Popen(
-        ["chromedriver", f"--port={port}", "--silent"], stdout=subprocess.DEVNULL
-    )
-
-    def call(method, path, body=None):
-        data = None if body is None else json.dumps(body).encode()
-        address, kind = f"http://localhost:{port}{path}", {"Content-Type": "application/json"}
-        request = urllib.request.Request(address, data, kind, method=method)
-        return json.load(urllib.request.urlopen(request, timeout=120))["value"]
-
+    command = ["chromedriver", f"--port={port}", "--silent"]
+    driver = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
-        for _ in range(100):
-            with suppress(OSError):
-                call("GET", "/status")
-                break
-            time.sleep(0.1)
-        options = {
-            "args": [
-                "--headless=new",
-                "--no-sandbox",
-                "--hide-scrollbars",
-                f"--window-size={width},{height}",
-            ]
-        }
-        wanted = {
-            "capabilities": {
-                "alwaysMatch": {"browserName": "chrome", "goog:chromeOptions": options}
-            }
-        }
-        session = f"/session/{call('POST', '/session', wanted)['sessionId']}"
-        call("POST", f"{session}/url", {"url": Path(page).resolve().as_uri()})
-        yield SimpleNamespace(
-            do=lambda script: call(
-                "POST", f"{session}/execute/sync", {"script": script, "args": []}
-            ),
-            picture=lambda: base64.b64decode(call("GET", f"{session}/screenshot")),
-        )
-        call("DELETE", session)
+        browser = Browser(port)
+        browser.wait_for_driver()
+        browser.open(path, width, height)
+        yield browser
+        browser.close()
     finally:
         driver.terminate()
         driver.wait()
+
+
+def film(browser: Browser) -> Iterator[bytes]:
+    """Yield a screenshot after each timestep, while the page is used."""
+    browser.do(LOADED)
+    browser.do(BEGIN)
+    for number, (x, y) in enumerate(stroke()):
+        browser.do(STROKE % ("move" if number else "down", x, y))
+        yield from film_timesteps(browser, 1)
+    browser.do(STROKE % ("up", 0, 0))
+    yield from film_timesteps(browser, 18)
+    browser.do("document.getElementById('digits').children[2].click()")
+    yield from film_timesteps(browser, 18)
+    browser.do("document.getElementById('feedback').click()")
+    yield from film_timesteps(browser, 14)
+
+
+def film_timesteps(browser: Browser, count: int) -> Iterator[bytes]:
+    """Run single timesteps, and yield a screenshot after each."""
+    for _ in range(count):
+        browser.do("document.getElementById('one').click()")
+        yield browser.picture()
 
 
 if __name__ == "__main__":

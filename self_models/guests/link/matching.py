@@ -188,7 +188,8 @@ def choose_shifts(
         Of each side, from the largest to the smallest.
     """
     # From the smallest blocks up: the least cost so far, and where a candidate has it.
-    # At first each block keeps its shift. (R, C), half of that for blocks of twice the side.
+    # At first each block keeps its shift. The shape is (R, C), and half of that in both
+    # directions for blocks of twice the side.
     least = costs.gather(0, held[None])[0]
     is_better = {}
     for side in SIDES:

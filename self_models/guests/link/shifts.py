@@ -74,10 +74,10 @@ class Shifts:
     def _planes(self, frame: torch.Tensor) -> list[torch.Tensor]:
         """Return for each fraction the frame, moved by it, with margins of the reach.
 
-        Each window (H, W) of a plane is the frame at one of the shifts. Row by row, from
-        the plane's top left corner on, the windows are in the order of ``vectors``.
-        Where a fraction is added, the first row or column is cut off: it would need
-        pixels from beyond the margin.
+        Each window (H, W) of a plane is the frame at one of the shifts. Row by row,
+        from the plane's top left corner on, the windows are in the order of
+        ``vectors``. Where a fraction is added, the first row or column is cut off: it
+        would need pixels from beyond the margin.
         """
         padded = pad_borders(frame, self.reach)
         planes = []
@@ -114,7 +114,7 @@ class Shifts:
             windows_in_column = plane.shape[0] - height + 1
             num_shifts = windows_in_row * windows_in_column
             in_plane = (shift >= first_shift) & (shift < first_shift + num_shifts)
-            # The number of a window says in which row and column of the plane it begins.
+            # The number of a window says at which row and column of the plane it is.
             window = shift[in_plane] - first_shift
             rows = row[in_plane] + window // windows_in_row
             columns = column[in_plane] + window % windows_in_row
