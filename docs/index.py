@@ -1,12 +1,7 @@
-<<<<<<< HEAD
-"""mkdocs runs this: the site's first page is README.md, and other pages' links to README lead there.
-
-CONTRIBUTING.md is no page, so that links to it become plain text.
-=======
 """Make README.md the site's first page; mkdocs runs this.
 
-Links of other pages to README lead there.
->>>>>>> b
+Links of other pages to README lead there. CONTRIBUTING.md is no page of the site, so
+links to it become plain text.
 """
 
 import re
@@ -20,22 +15,14 @@ README = Path(__file__).resolve().parents[1] / "README.md"
 # A link to a file that is no page of the site
 NO_PAGE = re.compile(r"(?<!!)\[([^]]*)\]\((?!docs/|https?:|#)[^)]*\)")
 TO_README = re.compile(r"\]\((\.\./)*README\.md")
+TO_CONTRIBUTING = re.compile(r"\[([^]]*)\]\((\.\./)*CONTRIBUTING\.md[^)]*\)")
 
 
 def on_page_markdown(markdown: str, page: "Page", **_: object) -> str:
     """Return a page's text as the site is to have it."""
     if page.file.src_uri == "index.md":
-<<<<<<< HEAD
-        return NO_PAGE.sub(r"\1", README.read_text(encoding="utf-8")).replace("](docs/", "](")
-    markdown = re.sub(r"\[([^]]*)\]\((\.\./)*CONTRIBUTING\.md[^)]*\)", r"\1", markdown)
-    return re.sub(
-        r"\]\((\.\./)*README\.md",
-        "](" + "../" * page.file.src_uri.count("/") + "index.md",
-        markdown,
-    )
-=======
         readme = README.read_text(encoding="utf-8")
         return NO_PAGE.sub(r"\1", readme).replace("](docs/", "](")
     up_to_first_page = "../" * page.file.src_uri.count("/")
+    markdown = TO_CONTRIBUTING.sub(r"\1", markdown)
     return TO_README.sub(f"]({up_to_first_page}index.md", markdown)
->>>>>>> b

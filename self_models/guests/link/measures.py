@@ -119,7 +119,7 @@ class LinkCount:
         self.pixel_symbols["nothing"] += frame.numel() - num_sent
 
     def _add_shifts(self, step: LinkStep) -> None:
-        """Add the blocks with a new shift to the last of `vectors`, and count their bits.
+        """Add the blocks with a new shift to the last of `vectors`, and their bits.
 
         A block that keeps its shift sends nothing: it takes no bits of fixed length,
         and is a symbol "nothing" for the entropy.
