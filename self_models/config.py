@@ -371,7 +371,8 @@ class SNNConfig(NetworkConfig):
     readout_slew: float = field_of(Readout, "readout_slew")
 
 
-# Names of version 0.5, which networks of somebody's own may derive their settings from.
+# Names of version 0.5, which networks of somebody's own may derive their settings from;
+# they end with 0.7.
 NetworkSettings = NetworkConfig
 ANNSettings = ANNConfig
 SpikingSettings = SNNConfig

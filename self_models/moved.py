@@ -108,7 +108,7 @@ def moved_attribute(old: str, name: str) -> object:
         raise AttributeError(f"module {old!r} has no attribute {name!r}")
     if not name.startswith("__"):  # Python itself asks for such names when it imports
         warnings.warn(
-            f"{old} is now {new}: import {name} from there",
+            f"{old} is now {new}: import {name} from there; the old path ends with 0.7",
             DeprecationWarning,
             stacklevel=3,  # the line that imports
         )

@@ -36,7 +36,7 @@ from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 PAGE = (REPOSITORY / "docs/how_to/extend.md").read_text(encoding="utf-8")
-IN_PYTHON, *BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+IN_PYTHON, *BLOCKS, _LOOP = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 OWN_PARTS = (
     "--readout membrane_scaled --readout_gain 3 --gate relative --slack 0.05 --epsilon 0.2"
     " --rule settled --lead 0.4"

@@ -70,7 +70,7 @@ class Convention:
         What an access to a word of 4 bytes costs, by the size of the memory: "bytes",
         which rise, and as many "picojoules", which do not fall. None: memory is free.
     counts : {"exact", "rate"}
-        "rate": each layer's mean rate times ``Entry.formula``, as most papers have it.
+        "rate": each layer's mean rate times ``Entry.formula``.
 
     Raises
     ------

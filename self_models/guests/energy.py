@@ -60,8 +60,8 @@ class Entry:
     sources : int
         Number of the neurons whose spikes it takes.
     formula : int
-        Operations of one timestep as most papers compute them: weights times places,
-        with borders as if they were full.
+        Operations of one timestep by the usual formula: weights times places, with
+        borders as if they were full.
     real : bool
         Whether it takes real values, so that its operations are MACs and not ACs.
     rate : float
