@@ -471,35 +471,42 @@ def arriving_by_hand(digits, encoding):
     return (numbers <= images).float()
 
 
-@pytest.mark.parametrize("encoding", ["constant", "poisson"])
-def test_still_images_by_a_loop_of_ones_own(exported, network, digits, encoding):
-    """In Python, in whatever batches and by either engine."""
-    arriving = arriving_by_hand(digits, encoding)
+@pytest.fixture(scope="module", params=["constant", "poisson"])
+def by_hand(request, exported, digits):
+    """Run the exported network on the digits by hand, with each encoding."""
+    arriving = arriving_by_hand(digits, request.param)
     logits, spikes = counted_by_hand(exported, arriving)
     spikes["input"] = (arriving != 0).sum().item() / STILL
-    right = (logits.argmax(1) == digits.labels).sum().item()
+    predicted = logits.argmax(1)
+    right = int((predicted == digits.labels).sum())
     assert 0 < right < STILL
+    return SimpleNamespace(
+        encoding=request.param, spikes=spikes, predicted=predicted.tolist(), right=right
+    )
 
-    shown = {"timesteps": SHOWN, "encoding": encoding, "seed": 3}
+
+def test_still_images_by_a_loop_of_ones_own(exported, network, digits, by_hand):
+    """By either engine, as a data set, bytes or floats, in whatever batches."""
+    shown = {"timesteps": SHOWN, "encoding": by_hand.encoding, "seed": 3}
+
     for model in (load(exported, engine="dense"), network):
         found = evaluate(model, digits, batch_size=5, **shown)
-        assert found["spikes"] == pytest.approx(spikes, rel=2e-3)  # rounding decides some
-        assert found["accuracy"] == right / STILL
-        assert found["per_image"]["found"].tolist() == logits.argmax(1).tolist()
+        assert found["spikes"] == pytest.approx(by_hand.spikes, rel=2e-3)  # rounding decides some
+        assert found["accuracy"] == by_hand.right / STILL
+        assert found["per_image"]["found"].tolist() == by_hand.predicted
         assert sum(sum(row) for row in found["confusion"]) == STILL
 
-    scaled = evaluate(network, digits.images, digits.labels, scale=255, **shown)
-    floats = evaluate(network, digits.images / 255, digits.labels, **shown)
-    assert scaled["spikes"] == floats["spikes"] == found["spikes"]
+    of_bytes = evaluate(network, digits.images, digits.labels, scale=255, **shown)
+    of_floats = evaluate(network, digits.images / 255, digits.labels, **shown)
+    assert of_bytes["spikes"] == of_floats["spikes"] == found["spikes"]
 
 
-@pytest.mark.parametrize("encoding", ["constant", "poisson"])
-def test_still_images_from_the_command_line(exported, digits, tmp_path, encoding):
-    logits, spikes = counted_by_hand(exported, arriving_by_hand(digits, encoding))
-    read_as = logits.argmax(1)
-    right = int((read_as == digits.labels).sum())
+def test_still_images_from_the_command_line(exported, digits, by_hand, tmp_path):
+    encoding = by_hand.encoding
+    right = by_hand.right
     wrong = []
-    for number, (label, predicted) in enumerate(zip(digits.labels, read_as, strict=True)):
+    for number, predicted in enumerate(by_hand.predicted):
+        label = digits.labels[number]
         if predicted != label:
             wrong.append(f"wrong: image {number}: class {label}, predicted {predicted}")
 
@@ -510,7 +517,7 @@ def test_still_images_from_the_command_line(exported, digits, tmp_path, encoding
 
     assert (record["images"], record["right"]) == (STILL, right)
     assert record["accuracy"] == right / STILL
-    assert {name: record["spikes"][name] for name in spikes} == pytest.approx(spikes, rel=2e-3)
+    assert record["spikes"] == pytest.approx(by_hand.spikes, rel=2e-3)
     assert f"accuracy {100 * right / STILL:.2f} %: {right} of {STILL} images" in said
     assert re.findall("^wrong: .*$", said, re.MULTILINE) == wrong
     assert "note: the network was trained with --encoding poisson --timesteps 6" in said
