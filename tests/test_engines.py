@@ -321,9 +321,8 @@ def check_evaluation(case, model, plain, x, u):
                 assert first_difference(model(x, u), wanted, tolerance=tolerance) is None
             without_frames.append(model(x, u, frames=False))
             model.engine = None
-            # The sums that layers without neurons hand on may add up to 0 on the grid,
-            # and the event engine does not multiply those. So multiplications are left
-            # aside.
+            # Multiplications are of what layers without neurons hand on. On the grid
+            # such a sum may be 0, so their number may differ.
             sums_aside = {"macs": {}}
             assert nonzero(by_event) | sums_aside == nonzero(stepwise) | sums_aside
             ran.append("event")
