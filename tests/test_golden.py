@@ -1,4 +1,7 @@
-"""The models reproduce the numbers of the original implementation (tests/golden/README.md)."""
+"""The models give the numbers of the original implementation.
+
+tests/golden/README.md says what these are.
+"""
 
 import json
 from pathlib import Path
@@ -18,26 +21,46 @@ GOLDEN = Path(__file__).parent / "golden"
 
 
 def load(name):
+    """Read what the original gave."""
     with np.load(GOLDEN / f"{name}.npz") as data:
         return {key: data[key] for key in data.files}
 
 
 def build(cls, data, **settings):
-    whole = {name: int(data[name]) for name in ("timesteps", "fc_width", "kernel_size")}
+    """Build the network of these data, with their weights and thresholds."""
     model = cls(
-        plan=json.loads(str(data["plan"])), dataset=str(data["dataset"]), **whole, **settings
+        plan=json.loads(str(data["plan"])),
+        dataset=str(data["dataset"]),
+        timesteps=int(data["timesteps"]),
+        fc_width=int(data["fc_width"]),
+        kernel_size=int(data["kernel_size"]),
+        **settings,
     )
-    weights = {
-        key[2:]: torch.from_numpy(value) for key, value in data.items() if key.startswith("w/")
-    }
+    weights = {}
+    for key, value in data.items():
+        if key.startswith("w/"):
+            weights[key.removeprefix("w/")] = torch.from_numpy(value)
     missing, unexpected = model.load_state_dict(weights, strict=False)
-    assert not unexpected and all(key.endswith((".threshold", ".leak")) for key in missing)
+    assert not unexpected
+    for key in missing:
+        assert key.endswith((".threshold", ".leak"))
     if "thresholds" in data:
         model.set_thresholds(data["thresholds"])
     return model.eval()
 
 
-def close(found, expected, rel=1e-4):
+def build_spiking(data, cls=VGG_SNN_STDB_wFeedback, **settings):
+    """Build the spiking network of these data, with their neurons."""
+    if "activation" in data:
+        settings["activation"] = str(data["activation"])
+    for name in ("alpha", "beta", "leak"):
+        if name in data:
+            settings[name] = float(data[name])
+    return build(cls, data, vgg_name="VGG5_wFeedback", **settings)
+
+
+def check_close(found, expected, rel=1e-4):
+    """Check values to a part of themselves, or of the largest one."""
     expected = torch.as_tensor(expected)
     scale = expected.abs().max().clamp(min=1e-12)
     torch.testing.assert_close(
@@ -45,21 +68,17 @@ def close(found, expected, rel=1e-4):
     )
 
 
-def spiking(data, cls=VGG_SNN_STDB_wFeedback, **settings):
-    for key in ("activation", "alpha", "beta", "leak"):
-        if key in data:
-            settings[key] = str(data[key]) if key == "activation" else float(data[key])
-    return build(cls, data, vgg_name="VGG5_wFeedback", **settings)
-
-
 def check_losses_and_gradients(model, data, output, trade_off, kind):
+    """Check the loss, and the gradients that the data have."""
     labels = torch.arange(len(data["x"])) % 10
-    losses = compute_losses(output, None, labels, trade_off, kind)
-    close(losses["total"], data["loss"])
-    losses["total"].backward()
+    loss = compute_losses(output, None, labels, trade_off, kind)["total"]
+    check_close(loss, data["loss"])
+
+    loss.backward()
+
     for name, parameter in model.named_parameters():
         if f"g/{name}" in data:
-            close(parameter.grad, data[f"g/{name}"])
+            check_close(parameter.grad, data[f"g/{name}"])
 
 
 @pytest.mark.parametrize(
@@ -68,9 +87,12 @@ def check_losses_and_gradients(model, data, output, trade_off, kind):
 def test_ann(name):
     data = load(name)
     model = build(VGG_wFeedback, data)
+
     output = model(torch.from_numpy(data["x"]))
-    for key in ("logits", "predictions", "errors"):
-        close(getattr(output, key), data[key])
+
+    check_close(output.logits, data["logits"])
+    check_close(output.predictions, data["predictions"])
+    check_close(output.errors, data["errors"])
     check_losses_and_gradients(model, data, output, 0.1, "sum")
 
 
@@ -86,14 +108,17 @@ SNN_FILES = [
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("name", SNN_FILES)
 def test_snn(name, training):
-    """Step by step, and as in training: all steps as one batch, the decoder's linear layers folded."""
+    """In evaluation, and as in training."""
     data = load(name)
-    model = spiking(data, dropout=0.0).train(training)
-    model.classifier[2].p = model.classifier[5].p = 0.0
+    model = build_spiking(data, dropout=0.0).train(training)
+    model.classifier[2].p = 0.0
+    model.classifier[5].p = 0.0
+
     output = model(torch.from_numpy(data["x"]), torch.from_numpy(data["u"]))
-    close(output.logits, data["logits"])
-    close(output.predictions, data["predictions"])
-    close(output.errors[-1], data["last_error"])
+
+    check_close(output.logits, data["logits"])
+    check_close(output.predictions, data["predictions"])
+    check_close(output.errors[-1], data["last_error"])
     check_losses_and_gradients(model, data, output, 0.01, "last_t")
 
 
@@ -102,44 +127,51 @@ def test_snn(name, training):
 def test_a_gpu_sends_the_spikes_of_the_cpu(name, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     data = load(name)
-    x, u = (torch.from_numpy(data[key]) for key in ("x", "u"))
-    here, there = (spiking(data).to(place)(x.to(place), u.to(place)) for place in ("cpu", "cuda"))
-    for layer, counts in here.spikes.items():
-        assert torch.equal(there.spikes[layer].cpu(), counts), layer
+    x = torch.from_numpy(data["x"])
+    u = torch.from_numpy(data["u"])
+
+    on_cpu = build_spiking(data)(x, u)
+    on_gpu = build_spiking(data).cuda()(x.cuda(), u.cuda())
+
+    for layer, counts in on_cpu.spikes.items():
+        assert torch.equal(on_gpu.spikes[layer].cpu(), counts), layer
 
 
 @pytest.mark.parametrize("name", SNN_FILES[:3])
 def test_threshold_balancing(name):
     data = load(name)
-    model = spiking(data)
+    model = build_spiking(data)
+    x = torch.from_numpy(data["x"])
     u = torch.from_numpy(data["u"])
-    found = balance_thresholds(
-        model, torch.from_numpy(data["x"]), lambda t: u[t % len(u)], int(data["balance_timesteps"])
-    )
-    close(torch.tensor(found, dtype=torch.float64), data["balanced_thresholds"])
-    scaled = [float(data["scaling_factor"]) * value for value in found]
-    close(torch.tensor(scaled, dtype=torch.float64), data["thresholds"])
-    assert [neuron.leak.item() for neuron in model.neurons().values()] == pytest.approx(
-        [float(data["leak"])] * len(found)
-    )
+    steps = int(data["balance_timesteps"])
+
+    found = balance_thresholds(model, x, lambda timestep: u[timestep % len(u)], steps)
+
+    thresholds = torch.tensor(found, dtype=torch.float64)
+    check_close(thresholds, data["balanced_thresholds"])
+    check_close(float(data["scaling_factor"]) * thresholds, data["thresholds"])
+    leaks = [neurons.leak.item() for neurons in model.neurons().values()]
+    assert leaks == pytest.approx([float(data["leak"])] * len(found))
 
 
 @pytest.mark.parametrize("epsilon", [0.1, 0.3])
 @pytest.mark.parametrize(
-    ("name", "cls", "own"),
+    ("name", "cls", "settings"),
     [("obj1", InputBlockingSNN, {}), ("obj3", ContrastAttentionSNN, {"contrast": "original"})],
 )
-def test_blocking_and_contrast(name, cls, own, epsilon):
+def test_blocking_and_contrast(name, cls, settings, epsilon):
     data = load(f"{name}_mnist_eps{epsilon}")
-    output = spiking(data, cls, epsilon=epsilon, **own)(
-        torch.from_numpy(data["x"]), torch.from_numpy(data["u"])
-    )
-    close(output.logits, data["logits"])
-    close(output.predictions, data["predictions"])
-    assert (
-        output.predicted.sum((1, 2, 3, 4)).tolist() == data["predicted_pixels_per_step"].tolist()
-    )
-    spiking_layers = sum(
-        count.sum().item() for name, count in output.spikes.items() if name != "input"
-    )
-    assert name == "obj3" or spiking_layers == float(data["spike_count"])
+    model = build_spiking(data, cls, epsilon=epsilon, **settings)
+
+    output = model(torch.from_numpy(data["x"]), torch.from_numpy(data["u"]))
+
+    check_close(output.logits, data["logits"])
+    check_close(output.predictions, data["predictions"])
+    predicted_pixels = output.predicted.sum((1, 2, 3, 4))
+    assert predicted_pixels.tolist() == data["predicted_pixels_per_step"].tolist()
+    if name == "obj1":  # there is no count of obj3
+        spikes_of_layers = 0
+        for layer, counts in output.spikes.items():
+            if layer != "input":
+                spikes_of_layers += counts.sum().item()
+        assert spikes_of_layers == float(data["spike_count"])
