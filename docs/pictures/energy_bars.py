@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes energy_bars.png beside itself: what networks cost, as multiples of their 8-bit ANN.
+"""Write energy_bars.png: what networks cost, as multiples of their 8-bit ANN.
 
 The numbers are those of the ledgers in docs/notebook/energy.md.
 `python docs/pictures/energy_bars.py`
@@ -24,8 +24,11 @@ HATCHES = ("", "///", "...")  # for a print in black and white
 BAR_WIDTH = 0.26
 
 
-def read_multiples():
-    """Return each network's energies, divided by those of the ANN in the row that follows."""
+def read_multiples() -> dict[str, list[float]]:
+    """Return each network's energies, divided by those of its ANN.
+
+    The ANN stands in the row after its networks.
+    """
     multiples = {}
     waiting = {}  # networks whose ANN's row has not come yet
     for line in LEDGERS.read_text(encoding="utf-8").splitlines():
@@ -45,7 +48,8 @@ def read_multiples():
     return multiples
 
 
-def draw():
+def draw() -> None:
+    """Draw three bars for each network, one for each convention."""
     multiples = read_multiples()
     with chart(HERE / "energy_bars.png", (8.4, 3.6)) as (axes,):
         for number, convention in enumerate(CONVENTIONS):

@@ -66,6 +66,15 @@ class Registry(dict):
     def register(self, name: str) -> Callable:
         """Return a decorator that enters a class or function under this name.
 
+        Parameters
+        ----------
+        name : str
+
+        Returns
+        -------
+        callable
+            Takes the class or function, and returns it.
+
         Raises
         ------
         ModelError
