@@ -2,19 +2,23 @@
 """Try whether the tests, or the recorded command lines, notice a slip in the code.
 
     python benchmarks/robustness/faults.py draw --seed 1 --count 50 > FAULTS.json
-    python -m pytest -n 2 --cov=self_models --cov=harness --cov=. --cov-context=test
+    python benchmarks/robustness/faults.py reach FAULTS.json > TESTS.json
+    python benchmarks/robustness/frozen.py write RECORD --part commands
     python benchmarks/robustness/faults.py try FAULTS.json \
-        --coverage .coverage --record RECORD
+        --tests TESTS.json --record RECORD
 
 `draw` writes a list of faults before any of them is tried. Each is one small change of
 one function, as a rewriting might make it by mistake: see `KINDS`. The places are drawn
 by `--seed` over all functions of self_models, harness and the scripts.
 
-`try` puts each fault into a worktree of its own, and runs those tests that pass through
-the function (which --coverage knows: it needs the package pytest-cov), until one fails.
-If none does, it compares the command lines with a record (`frozen.py write RECORD
---part commands`, made before on this machine). Each fault is printed as one line of
-JSON with what noticed it; lines that are in --results already are not tried again.
+`reach` runs all tests once, in a worktree in which each of these functions notes the
+test that calls it, also in processes that the test starts.
+
+`try` puts each fault into a worktree of its own, and runs the quickest tests that call
+the function, until one fails. If none does, it compares the command lines with the
+record, made on this machine. Each fault is printed as one line of JSON with what
+noticed it; lines that are in --results already are not tried again. All three work on
+the revision that is checked out, without changes that are not committed.
 """
 
 import argparse
@@ -26,14 +30,17 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ROOMS = ("self_models/**/*.py", "harness/**/*.py", "*.py")
 NOT_ROOMS = ("setup.py", "results.py", "demo.py")  # they build or drive, and have no rules
-MOST_TESTS = 60  # of a fault, the tests whose names are drawn first
+MOST_TESTS = 60  # of a fault, the quickest
+MOST_OF_ONE = 3  # of one test function, which may have hundreds of parameters
 SECONDS = 300  # after which a test run counts as one that noticed: it does not end any more
 
 
@@ -247,25 +254,97 @@ def draw(seed: int, count: int) -> list[Fault]:
 # --- trying
 
 
-def tests_through(fault: Fault, data) -> list[str]:
-    """Return the tests that pass through a function, by coverage data with contexts.
+@contextmanager
+def worktree() -> Iterator[Path]:
+    """Make a worktree of the revision that is checked out, and remove it at the end."""
+    git = ["git", "-C", str(REPOSITORY), "worktree"]
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "tree"
+        subprocess.run([*git, "add", "-q", "--detach", str(folder), "HEAD"], check=True)
+        try:
+            yield folder
+        finally:
+            subprocess.run([*git, "remove", "--force", str(folder)], check=True)
 
-    The first lines of a function run when its file is imported, so they do not count.
+
+def reach(faults: list[Fault]) -> dict[str, list[str]]:
+    """Run all tests once, and find those that call the functions of faults.
+
+    Returns
+    -------
+    dict of str to list of str
+        Number of a fault -> the tests that call its function, the quickest first.
     """
-    by_line = data.contexts_by_lineno(str(REPOSITORY / fault.file))
+    with worktree() as folder:
+        notes = folder / "notes_of_functions.txt"
+        # From the end of each file, so that the lines before stay where they are.
+        for number in sorted(range(len(faults)), key=lambda number: -faults[number].start):
+            add_note(folder / faults[number].file, faults[number], number, notes)
+        pytest = [sys.executable, "-m", "pytest", "-n", "2", "-m", "not others"]
+        _, text = run([*pytest, "--durations=0", "-vv"], folder, seconds=None)
+        lines = notes.read_text().splitlines() if notes.exists() else []
+
+    seconds = {}
+    for duration, test in re.findall(r"^([\d.]+)s call +(\S.*)$", text, re.MULTILINE):
+        seconds[test.strip()] = float(duration)
+    tests = {str(number): set() for number in range(len(faults))}
+    for line in lines:
+        number, test = line.split("\t")
+        tests[number].add(test.rsplit(" (", 1)[0])  # without "(call)"
+    ordered = {}
+    for number, found in tests.items():
+        ordered[number] = sorted(found, key=lambda test: (seconds.get(test, 0.0), test))
+    return ordered
+
+
+def add_note(path: Path, fault: Fault, number: int, notes: Path) -> None:
+    """Let the function of a fault note which test calls it.
+
+    pytest has the name of the running test in the environment, which processes that a
+    test starts have, too.
+    """
+    note = (
+        f'__import__("pathlib").Path({str(notes)!r}).open("a").write("{number}\\t"'
+        ' + __import__("os").environ.get("PYTEST_CURRENT_TEST", "none (call)") + "\\n")'
+    )
+    lines = path.read_text().splitlines(keepends=True)
     first_line, last_line = fault.lines
-    tests = set()
-    for line, contexts in by_line.items():
-        if first_line < line <= last_line:
-            tests.update(context.split("|")[0] for context in contexts if context)
-    names = sorted(tests)
-    random.Random(0).shuffle(names)  # else the tests of one file would come first
-    return names[:MOST_TESTS]
+    for function in functions_of(path):
+        is_it = function.name == fault.function and first_line <= function.lineno <= last_line
+        if is_it:
+            statement = first_statement_after_docstring(function)
+            indentation = " " * statement.col_offset
+            lines.insert(statement.lineno - 1, f"{indentation}{note}\n")
+            break
+    path.write_text("".join(lines))
 
 
-def run(command: list, folder: Path) -> tuple[int, str]:
+def first_statement_after_docstring(function: ast.FunctionDef) -> ast.stmt:
+    """Return a function's first statement that does something."""
+    has_docstring = ast.get_docstring(function) is not None and len(function.body) > 1
+    return function.body[1 if has_docstring else 0]
+
+
+def quickest(tests: list[str]) -> list[str]:
+    """Return the first of tests, which are sorted, at most three of one function."""
+    found = []
+    of_function = Counter()
+    for test in tests:
+        function = test.split("[")[0]
+        of_function[function] += 1
+        if of_function[function] <= MOST_OF_ONE:
+            found.append(test)
+    return found[:MOST_TESTS]
+
+
+def run(command: list, folder: Path, seconds: float | None = SECONDS) -> tuple[int, str]:
     """Run a command in a folder. Returns its exit status, and what it has printed."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "OMP_WAIT_POLICY": "passive",
+        "PYTHONPATH": str(folder),
+    }
     try:
         done = subprocess.run(
             command,
@@ -274,10 +353,10 @@ def run(command: list, folder: Path) -> tuple[int, str]:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=SECONDS,
+            timeout=seconds,
         )
     except subprocess.TimeoutExpired:
-        return 1, f"FAILED: did not end within {SECONDS} seconds"
+        return 1, f"FAILED: did not end within {seconds} seconds"
     return done.returncode, done.stdout
 
 
@@ -299,28 +378,23 @@ def what_notices(folder: Path, tests: list[str], record: str) -> str:
     return ""
 
 
-def try_fault(fault: Fault, data, record: str) -> dict:
+def try_fault(fault: Fault, tests: list[str], record: str) -> dict:
     """Put a fault into a worktree, and return it with `noticed_by`, which may be ""."""
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary) / "tree"
-        git = ["git", "-C", str(REPOSITORY), "worktree"]
-        subprocess.run([*git, "add", "-q", "--detach", str(folder), "HEAD"], check=True)
-        try:
-            path = folder / fault.file
-            source = path.read_bytes()
-            if source[fault.start : fault.end].decode() != fault.before:
-                return {**asdict(fault), "noticed_by": "the file has changed: draw again"}
-            changed = source[: fault.start] + fault.after.encode() + source[fault.end :]
-            path.write_bytes(changed)
-            tests = tests_through(fault, data)
-            noticed_by = what_notices(folder, tests, record)
-            return {**asdict(fault), "tests": len(tests), "noticed_by": noticed_by}
-        finally:
-            subprocess.run([*git, "remove", "--force", str(folder)], check=True)
+    with worktree() as folder:
+        path = folder / fault.file
+        source = path.read_bytes()
+        if source[fault.start : fault.end].decode() != fault.before:
+            return {**asdict(fault), "noticed_by": "the file has changed: draw again"}
+        changed = source[: fault.start] + fault.after.encode() + source[fault.end :]
+        path.write_bytes(changed)
+        tried = quickest(tests)
+        noticed_by = what_notices(folder, tried, record)
+        counts = {"tests": len(tests), "tried": len(tried)}
+        return {**asdict(fault), **counts, "noticed_by": noticed_by}
 
 
 def main() -> None:
-    """Draw faults, or try those of a list."""
+    """Draw faults, find the tests that reach them, or try them."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -328,9 +402,11 @@ def main() -> None:
     drawing = commands.add_parser("draw", help="write a list of faults to standard output")
     drawing.add_argument("--seed", type=int, required=True)
     drawing.add_argument("--count", type=int, default=50)
+    reaching = commands.add_parser("reach", help="find the tests that call their functions")
+    reaching.add_argument("faults", type=Path, metavar="FAULTS.json")
     trying = commands.add_parser("try", help="try the faults of a list")
     trying.add_argument("faults", type=Path, metavar="FAULTS.json")
-    trying.add_argument("--coverage", required=True, metavar="FILE")
+    trying.add_argument("--tests", type=Path, required=True, metavar="TESTS.json")
     trying.add_argument("--record", default="", metavar="FILE", help="absolute path")
     trying.add_argument("--results", type=Path, default=None, metavar="FILE.jsonl")
     trying.add_argument("--part", default="0/1", metavar="I/N", help="each Nth fault, from I")
@@ -340,21 +416,23 @@ def main() -> None:
         print(json.dumps([asdict(fault) for fault in draw(args.seed, args.count)], indent=1))
         return
 
-    import coverage  # only needed here
+    faults = [Fault(**row) for row in json.loads(args.faults.read_text())]
+    if args.command == "reach":
+        print(json.dumps(reach(faults), indent=1))
+        return
 
-    data = coverage.CoverageData(args.coverage)
-    data.read()
+    tests = json.loads(args.tests.read_text())
     done = set()
     if args.results and args.results.is_file():
         for line in args.results.read_text().splitlines():
             row = json.loads(line)
             done.add((row["file"], row["start"], row["after"]))
     first, step = map(int, args.part.split("/"))
-    faults = [Fault(**row) for row in json.loads(args.faults.read_text())]
-    for fault in faults[first::step]:
+    for number in range(first, len(faults), step):
+        fault = faults[number]
         if (fault.file, fault.start, fault.after) in done:
             continue
-        line = json.dumps(try_fault(fault, data, args.record))
+        line = json.dumps(try_fault(fault, tests[str(number)], args.record))
         print(line, flush=True)
         if args.results:
             with open(args.results, "a") as file:
