@@ -128,14 +128,14 @@ def print_events(rows: list[dict]) -> None:
         print_line([name_of(arm), *cells])
 
 
-def ratio_over_clips(rows: list[dict], arm: tuple, other: tuple) -> list[float]:
+def ratio_over_clips(rows: list[dict], arm: tuple, other: tuple) -> dict[str, float]:
     """Return for each clip how many times the events of an arm are those of another."""
-    ratios = []
+    ratios = {}
     for clip in clips_of(rows):
         of_arm = arm_rows(rows, clip, arm)
         of_other = arm_rows(rows, clip, other)
         if of_arm and of_other:
-            ratios.append(mean_events(of_arm) / mean_events(of_other))
+            ratios[clip] = mean_events(of_arm) / mean_events(of_other)
     return ratios
 
 
@@ -151,9 +151,10 @@ def print_ratio(rows: list[dict], arm: tuple, other: tuple) -> None:
     ratios = ratio_over_clips(rows, arm, other)
     if not ratios:
         return
-    mean, low, high = geometric_interval(ratios)
+    mean, low, high = geometric_interval(list(ratios.values()))
     cells = [f"{name_of(arm)} / {name_of(other)}"]
-    cells += [f"{ratio:.2f}" for ratio in ratios]
+    for clip in clips_of(rows):
+        cells.append(f"{ratios[clip]:.2f}" if clip in ratios else "-")
     print_line([*cells, f"{mean:.2f} ({low:.2f} to {high:.2f})"])
 
 
