@@ -27,6 +27,7 @@ from harness import UserError
 from harness.runs.saving import save_checkpoint
 from self_models.conversion import bounds_as_thresholds, fit_thresholds
 from self_models.data.sets import load_data
+from self_models.guests.link import SendOnDelta, run_link
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
@@ -311,11 +312,9 @@ def test_moving_counts_by_hand(tmp_path, monkeypatch):
     becomes = torch.tensor([[0, 0, 1, 0, 0, 1, 1, 0]]).bool()
     assert moving.waiting(right, becomes) == [3, 1]
     frames = torch.tensor([0.0, 0.5, 0.58, 0.62, 0.5, 0.7]).view(1, 6, 1, 1)
-    found = [
-        view for *_, view in moving.rebuilt_in_turn(lambda seen: (seen[:, 0], {}), frames, 0.1)
-    ]  # send-on-delta
-    assert [view.events.item() for view in found] == [0, 1, 1, 1]
-    assert [view.image.item() for view in found] == pytest.approx([0.5, 0.62, 0.5, 0.7])
+    steps = list(run_link(SendOnDelta(), frames, 0.1))
+    assert [step.events.item() for step in steps] == [0, 1, 1, 1]
+    assert [step.rebuilt.item() for step in steps] == pytest.approx([0.5, 0.62, 0.5, 0.7])
     for name, value in {
         "GENERATIONS": 1,
         "UPDATES": dict.fromkeys(moving.UPDATES, 1),

@@ -24,6 +24,8 @@ from self_models.guests.link import (
     MotionPredictor,
     SendOnDelta,
     Shifts,
+    TorusMatching,
+    VelocityNetwork,
     price_that_pays,
     race,
     read_film,
@@ -37,6 +39,7 @@ from self_models.guests.link.matching import (
     choose_shifts,
     match_costs,
 )
+from self_models.guests.link.velocities import count_operations
 
 EPSILON = 0.1
 
@@ -73,6 +76,8 @@ def every_predictor():
     """Yield a predictor of each kind."""
     yield SendOnDelta()
     yield BestShift(EPSILON, reach=2)
+    yield TorusMatching()
+    yield TorusMatching(fastest=1, block=4)
     for method, at_sender, half_pixels in product(
         ("matching", "coupling", "competition"), (False, True), (False, True)
     ):
@@ -299,6 +304,78 @@ def test_training_lowers_the_expected_cost_of_the_next_frame():
     after = sum(expected_cost(synapses, example, shifts, 8) for example in examples)
 
     assert after < before
+
+
+# --- motion on a torus
+
+
+def torus_films(steps, frames=5, size=16):
+    """Return a film (B, T, H, W) of rare white pixels for each step on a torus."""
+    generator = torch.Generator().manual_seed(0)
+    first = (torch.rand(size, size, generator=generator) < 0.2).float()
+    films = []
+    for down, right in steps:
+        moved = [first.roll((number * down, number * right), (0, 1)) for number in range(frames)]
+        films.append(torch.stack(moved))
+    return torch.stack(films)
+
+
+def test_the_best_shift_on_a_torus_moves_each_film_by_its_own_velocity():
+    films = torus_films([(1, -2), (0, 0), (-2, 2)])
+
+    steps = list(run_link(TorusMatching(), films, EPSILON))
+
+    assert len(steps) == 3
+    for number, step in enumerate(steps):
+        assert torch.equal(step.prediction, films[:, 2 + number])
+
+
+def test_block_matching_on_a_torus_finds_two_velocities_in_a_frame():
+    still, moving = torus_films([(0, 0), (1, 0)])
+    film = torch.cat([still[:, :, :8], moving[:, :, 8:]], 2)[None]
+
+    whole = list(run_link(TorusMatching(), film, EPSILON))
+    blocks = list(run_link(TorusMatching(block=8), film, EPSILON))
+
+    assert all(step.events.any() for step in whole)
+    assert not any(step.events.any() for step in blocks)
+
+
+def test_the_race_of_velocities_predicts_films_that_move_evenly():
+    films = torus_films([(1, -2), (0, 1)], size=28)
+    network = VelocityNetwork(graded=True).eval()
+
+    with torch.no_grad():
+        steps = list(run_link(network, films, EPSILON))
+
+    nothing = list(run_link(SendOnDelta(), films, EPSILON))
+    for step, unchanged in zip(steps, nothing, strict=True):
+        assert step.events.sum() < unchanged.events.sum() / 50
+
+
+def test_operations_of_the_race_by_hand():
+    seen = torch.zeros(1, 2, 4, 4)
+    seen[0, 0, 1, 2] = 1
+    sent = {
+        "D": torch.zeros(1, 50, 1, 1),
+        "V": torch.zeros(1, 25, 1, 1),
+        "M": torch.zeros(1, 25, 4, 4),
+    }
+    sent["D"][0, :2] = 1
+    sent["V"][0, 3] = 1
+    sent["M"][0, 3, 1, 2] = 1
+
+    black_and_white = count_operations(seen, sent)
+    grey = count_operations(seen, sent, grey=True)
+
+    # A pixel reaches 25 neurons of M; two spikes of D reach 9 blocks each; one of V 25
+    # velocities and 16 pixels; one of M a pixel. 25 neurons rise in 16 timesteps.
+    additions = 25 + 2 * 9 + (25 + 16) + 1 + 25 * 16
+    # And in D the pixel reaches 50 neurons.
+    assert black_and_white.additions == additions + 50
+    assert black_and_white.multiply_adds == 0
+    assert grey.additions == additions
+    assert grey.multiply_adds == 50
 
 
 # --- what is counted

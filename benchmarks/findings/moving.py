@@ -1,20 +1,27 @@
 #!/usr/bin/env python3
-"""Where does prediction pay? Digits that move, a sensor that sends events over a link, a receiver that rebuilds the frame.
+"""Where does prediction pay? Digits that move, seen by a sensor with a link.
 
-For each seed trains the predictors and a classifier of single frames on scenes of training digits, then measures all arms on
-scenes of test digits: one JSON object per seed, kind of scene and noise. docs/notebook/moving.md says what the figures mean,
-docs/explanation/motion.md what came out. --grey: grey scenes, by epsilon, an object for each arm and epsilon. --folder keeps
-what is trained, which a second run reads, and the rows. --summary PATH: the tables of rows; results/moving*.jsonl are ours.
+The sensor sends events over the link, and a receiver rebuilds the frame. For each seed
+this trains the predictors and a classifier of single frames on scenes of training
+digits. Then it measures all arms on scenes of test digits, and writes a JSON object for
+each seed, kind of scene and noise. docs/notebook/moving.md says what the figures mean,
+docs/explanation/motion.md what came out.
+
+--grey: grey scenes, with an object for each arm and epsilon. --folder keeps what is
+trained, which a second run reads, and the rows. --summary PATH prints the tables of
+rows; results/moving*.jsonl are ours.
 """
 
 import argparse
 import json
 import sys
 from collections import Counter, defaultdict
-from functools import partial
-from itertools import pairwise, product, takewhile
+from collections.abc import Callable, Iterator
+from dataclasses import astuple, dataclass
+from itertools import pairwise, product
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -25,23 +32,53 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from benchmarks.findings.moving_summary import (
+    LOST,
+    at_equal_accuracy,
+    by_kind,
+    computing,
+    curve,
+    in_words,
+    price,
+    print_summary,
+    rows_of,
+    summary,
+)
 from harness.command_line.parser import flag_type
 from harness.command_line.scripts import run_script
-from harness.data.scenes import KINDS, moving_scenes
+from harness.data.scenes import Moving, moving_scenes
 from harness.measuring.comparing import interval
 from self_models.basics.settings import WHOLE
-from self_models.counting.operations import conventions
-from self_models.data.sets import load_data
-from self_models.guests.nir.graph_snn import GraphSNN
+from self_models.data.sets import ImageSet, load_data
+from self_models.guests.link import SendOnDelta, TorusMatching, VelocityNetwork, Wiring, run_link
+from self_models.guests.link.torus import wrap_borders as wrapped
+from self_models.guests.link.velocities import LEVELS, T, count_operations
 from self_models.layers.neurons import SpikingNeuron
 from self_models.layers.surrogates import SURROGATES
 from self_models.objectives.gates import Reconstruct
 from self_models.runtime.draws import seed_for
-from self_models.runtime.graph import Graph
 
-FASTEST, SIZE, T = 2, 28, 16
-VELOCITIES = [*product(range(-FASTEST, FASTEST + 1), repeat=2)]  # down, right
-N = len(VELOCITIES)
+# What tests and docs/pictures/moving.py take from here, though it is of other modules
+Predictor = VelocityNetwork
+__all__ = [
+    "LOST",
+    "Predictor",
+    "T",
+    "at_equal_accuracy",
+    "by_kind",
+    "computing",
+    "curve",
+    "in_words",
+    "interval",
+    "price",
+    "rows_of",
+    "summary",
+    "wrapped",
+]
+
+Condition = tuple[str, float]  # kind of scene, noise
+Sent = dict[str, torch.Tensor]  # name of a layer -> what it sends (B, ...)
+
 TRAINED_ON = [
     ("two", 0.0),
     ("one", 0.0),
@@ -53,289 +90,55 @@ TRAINED_ON = [
     ("bar", 0.0),
 ]
 TESTED_ON = [
-    (kind, noise)
-    for kinds in (["one", "two"], ["turn", "bar", "still"])
-    for noise in (0.0, 0.01)
-    for kind in kinds
+    ("one", 0.0),
+    ("two", 0.0),
+    ("one", 0.01),
+    ("two", 0.01),
+    ("turn", 0.0),
+    ("bar", 0.0),
+    ("still", 0.0),
+    ("turn", 0.01),
+    ("bar", 0.01),
+    ("still", 0.01),
 ]
-SINCE, TRAINING = 5, 55_000  # frames after news; digits, the others being for choices
+TESTED_IN_GREY = 4  # of these, the first
+TRAINING = 55_000  # training digits; the others were for choices
+SINCE = 5  # frames that count as after a change
 SCENES = 100  # per kind, noise and seed
 FRAMES = 60  # of a test scene
-GENERATIONS, UPDATES = (
-    15,
-    {"float": 3000, "plain": 3000, "classifier": 4000, "grey_float": 1500},
-)  # of search, by gradients
-GATE = Reconstruct(epsilon=0.5)
-EPSILONS, LEVELS, LOST = (
-    (0.05, 0.1, 0.2, 0.3, 0.4),
-    15,
-    0.3,
-)  # in grey; of a spike, above 0; at most, points of accuracy
+GENERATIONS = 15  # of the search
+UPDATES = {"float": 3000, "plain": 3000, "classifier": 4000, "grey_float": 1500}  # by gradients
+EPSILONS = (0.05, 0.1, 0.2, 0.3, 0.4)  # of the link, in grey
+IN_BLACK_AND_WHITE = Reconstruct(epsilon=0.5)
+CANDIDATES = 12  # of a generation
+SPIKE_PRICE = 0.02  # of a spike in the network, in events
+# By how much the search varies each number of Wiring, at first
+STEPS = (0.04, 0.04, 0.04, 0.1, 0.1, 0.1, 0.05, 0.5)
 
 
-# --- the predictor
-
-
-def wrapped(x, margin):
-    """Signals (..., C, H, W) on a torus, with a margin of what lies beyond each border."""
-    return F.pad(x, (margin,) * 4, mode="circular")
-
-
-def moved(maps):
-    """A map for each velocity (N, B, H, W), or one for all (B, H, W), moved by it on a torus: (N, B, H, W)."""
-    return torch.stack(
-        [
-            of.roll(by, (1, 2))
-            for of, by in zip(maps.expand(N, *maps.shape[-3:]), VELOCITIES, strict=True)
-        ]
-    )
-
-
-class Predictor(nn.Module):
-    """(B, 2, 28, 28), the last frame and the one before, -> a sum for each pixel of the next (B, 28, 28), white above 0; and what
-    each layer sends, name -> (B, ...). In spikes, during T timesteps; else with ReLU, in one pass.
-
-    D: two maps for each of 25 velocities, on blocks of 4 x 4 pixels: they spike where the block has more, or fewer, white pixels
-    than it would had it moved so. V: in each block a race of the velocities, which D, in the 3 x 3 blocks around, holds back; the
-    first to spike silence the others. M: white pixels that were there a frame ago, moved by a velocity that has won. The decoder
-    moves M on. In spikes all this is wired by hand, but for eight numbers.
-
-    graded, in grey: (B, 2, 28, 28), 0 to 1, -> the next frame. M sends the smaller of its two pixels, in LEVELS, as one graded
-    spike, or a train of one for each level; the decoder shows the largest that arrives. In black and white, the same as above.
-    Not in spikes: a sigmoid of the sums.
-    """
-
-    START = (
-        0.0,
-        0.3,
-        0.2,
-        1.3,
-        0.9,
-        0.5,
-        0.44,
-        6.5,
-    )  # of wire; chosen on scenes of the last 5,000 training digits
-    STEPS = (0.04, 0.04, 0.04, 0.1, 0.1, 0.1, 0.05, 0.5)  # of the search, at first
-
-    def __init__(self, spiking=True, graded=False):
-        super().__init__()
-        self.spiking, self.graded = spiking, graded
-        self.to_d, self.to_v = nn.Conv2d(2, 2 * N, 8, 4), nn.Conv2d(2 * N, N, 3, groups=N)
-        self.race, self.to_pixels = (
-            nn.Conv2d(N, N, 1, bias=False),
-            nn.ConvTranspose2d(N, N, 4, 4, groups=N, bias=False),
-        )
-        self.to_m, self.decoder = (nn.Conv2d(*of, 5, bias=not spiking) for of in ((2, N), (N, 1)))
-        surrogate = SURROGATES["Triangle"](0, 0)
-        self.d, self.v, self.m = (
-            SpikingNeuron(surrogate, "immediate", *of)
-            for of in ((1.0, 0.0), (1.0, 1.0), (2.5, 1.0))
-        )
-        if spiking:
-            self.wire(*self.START)
-
-    @torch.no_grad()
-    def wire(self, corner, side, difference, around, beside, aslant, rate, silence):
-        """Set all synapses. corner, side: weights of a block's pixels in D, the middle ones 1; difference: D's threshold; around,
-        beside, aslant: of the block itself and its neighbours in V; rate: by which V rises in a timestep; silence: by which a
-        spike of V holds back all."""
-        for module in (self.to_d, self.to_m, self.decoder):
-            module.weight.zero_()
-        pixels, blocks = torch.full((4, 4), side), torch.full((3, 3), beside)
-        pixels[1:3, 1:3], blocks[1, 1], pixels[::3, ::3], blocks[::2, ::2] = (
-            1,
-            around,
-            corner,
-            aslant,
-        )
-        for number, velocity in enumerate(VELOCITIES):
-            row, column = (FASTEST - each for each in velocity)  # where what moved so comes from
-            for map_, sign in ((2 * number, 1), (2 * number + 1, -1)):
-                self.to_d.weight[map_, 0, 2:6, 2:6] = sign * pixels
-                self.to_d.weight[map_, 1, row : row + 4, column : column + 4] = -sign * pixels
-            self.to_m.weight[number, 0, FASTEST, FASTEST] = self.to_m.weight[
-                number, 1, row, column
-            ] = 1
-            self.decoder.weight[0, number, row, column] = 1
-        self.to_d.bias.fill_(1 - max(difference, 0.01))
-        self.to_v.weight[:] = -blocks
-        self.to_v.bias.fill_(rate)
-        self.race.weight.fill_(-silence)
-        self.to_pixels.weight.fill_(1)
-
-    def forward(self, frames):
-        current = self.to_d(wrapped(frames, 2))
-        d = self.d(current)[0] if self.spiking else current.relu()
-        current, state, v = self.to_v(wrapped(d, 1)), None, []
-        for _ in range(T if self.spiking else 0):
-            now, state = self.v(current, state)
-            v.append(now)
-            current = self.to_v.bias.view(1, -1, 1, 1) + self.race(now)
-        v = sum(v) if self.spiking else current.relu()
-        if self.graded and self.spiking:
-            now, before = frames.unbind(1)
-            m = torch.minimum(now, moved(before)) * (self.to_pixels(v).transpose(0, 1) > 0)
-            m = (LEVELS * m).round() / LEVELS
-            return moved(m).amax(0), {"D": d, "V": v, "M": m.transpose(0, 1)}
-        pixels = self.to_m(wrapped(frames, 2)) + self.to_pixels(v)
-        m = (
-            self.m(pixels)[0] if self.spiking else pixels.relu()
-        )  # one spike at most: pixels stay below twice the threshold
-        sums = self.decoder(wrapped(m, 2))[:, 0] - 0.5 * self.spiking
-        return sums.sigmoid() if self.graded else sums, {"D": d, "V": v, "M": m}
-
-    def as_graph(self, engine="auto"):
-        """The same as a GraphSNN, which takes in the first of T timesteps the frames with a margin of 10 pixels: what lies near
-        its borders stands twice. Its logits are white above 0.5."""
-        crop, to_pixels = (
-            nn.ConvTranspose2d(2, 2, 1, padding=6, bias=False),
-            nn.ConvTranspose2d(N, N, 4, 4, 2, bias=False),
-        )
-        crop.weight.data = torch.eye(2)[..., None, None]
-        to_pixels.weight.data = self.to_pixels.weight * torch.eye(N)[..., None, None]
-        modules = dict(self.named_children()) | {"crop": crop, "to_pixels": to_pixels}
-        paths = "input to_d d to_v v to_pixels m decoder", "input crop to_m m", "v race v"
-        edges = [edge for path in paths for edge in pairwise(path.split())]
-        return GraphSNN(
-            Graph(modules, edges, (2, SIZE + 20, SIZE + 20), {"output": "decoder"}), engine=engine
-        ).eval()
+# --- networks beside ours
 
 
 class Plain(nn.Module):
-    """The trial's network: as Predictor, of two layers without a wired one; one timestep."""
+    """The trial's network of two layers without a wired one, for one timestep."""
 
-    def __init__(self, maps=64):
+    def __init__(self, maps: int = 64):
         super().__init__()
-        self.encoder, self.decoder = nn.Conv2d(2, maps, 5), nn.Conv2d(maps, 1, 5)
+        self.encoder = nn.Conv2d(2, maps, 5)
+        self.decoder = nn.Conv2d(maps, 1, 5)
         self.neuron = SpikingNeuron(SURROGATES["Triangle"](0, 0), "immediate")
 
-    def forward(self, frames):
-        spikes = self.neuron(self.encoder(wrapped(frames, 2)) + 1)[0]
+    def forward(
+        self, seen: torch.Tensor, frame: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, Sent]:
+        """Predict as `VelocityNetwork.forward` does: a sum for each pixel."""
+        current = self.encoder(wrapped(seen, 2)) + 1
+        spikes = self.neuron(current)[0]
         return self.decoder(wrapped(spikes, 2))[:, 0], {"encoder": spikes}
 
 
-# --- training, on digits that no test scene shows
-
-
-def frames_of(scene):
-    """(the last frame and the one before (N, T - 2, 2, 28, 28), the next frame (N, T - 2, 28, 28)), 0 and 1, of a Moving."""
-    x = scene.frames / 255
-    return torch.stack([x[:, 1:-1], x[:, :-2]], 2), x[:, 2:]
-
-
-def drawn(digits, seed, kind, noise, scenes, frames):
-    """frames_of such scenes, flat, without the frames after a change, which nobody foresees."""
-    scene = moving_scenes(kind, digits, scenes, frames, seed, noise)
-    foreseen = ~scene.changed[:, 2:].flatten()
-    return [each.flatten(0, 1)[foreseen] for each in frames_of(scene)]
-
-
-def drawn_in_grey(digits, seed, kind, noise, scenes, frames):
-    """Such scenes (B, T, 28, 28), 0 to 1, and one of EPSILONS for each, (B, 1, 1, 1)."""
-    epsilon = np.random.default_rng(seed).choice(np.float32(EPSILONS), (scenes, 1, 1, 1))
-    return moving_scenes(
-        kind, digits, scenes, frames, seed, noise, grey=True
-    ).frames / 255, torch.from_numpy(epsilon)
-
-
-def rebuilt_in_turn(predict, frames, epsilon):
-    """Of each frame from the third on, of scenes (B, T, 28, 28): the last two as they were rebuilt, what predict makes of them,
-    the receiver's View. The first two frames come whole. No gradient goes through what is rebuilt."""
-    gate, seen = Reconstruct(epsilon=epsilon), frames[:, [1, 0]]
-    for true in frames[:, 2:].unbind(1):
-        prediction, sent = predict(seen)
-        view = gate.next_view(true[:, None], prediction.detach()[:, None].clamp(0, 1), None)
-        yield seen, prediction, sent, view
-        seen = torch.cat([view.image, seen[:, :1]], 1)
-
-
-def cost(model, digits, seed, generation, price=0.02):
-    """Of a Predictor on 32 scenes of this generation: events, and `price` times the spikes inside."""
-    found = 0.0
-    for i, of in enumerate(TRAINED_ON):
-        frames, following = drawn(digits, seed_for(seed, f"{generation} {i}"), *of, 4, 12)
-        sums, sent = model(frames)
-        found += (
-            ((sums > 0) != following).sum() + price * sum(map(torch.sum, sent.values()))
-        ).item()
-    return found
-
-
-def cost_in_the_loop(model, digits, seed, generation, price=0.02):
-    """The same in grey, of one that sees what it has rebuilt. A graded spike is one."""
-    drawn = (
-        drawn_in_grey(digits, seed_for(seed, f"{generation} {i}"), *of, 4, 12)
-        for i, of in enumerate(TRAINED_ON)
-    )
-    found = rebuilt_in_turn(model, *map(torch.cat, zip(*drawn, strict=True)))
-    return sum(
-        (view.events.sum() + price * sum(map(torch.count_nonzero, sent.values()))).item()
-        for _, _, sent, view in found
-    )
-
-
-@torch.no_grad()
-def search(model, digits, seed, cost=cost, candidates=12):
-    """Wires a Predictor by an evolution strategy: normal draws around the mean of its numbers, in mirrored pairs; the better half
-    moves the mean and the widths. What falls: cost(model, digits, seed, generation)."""
-    random, mean, width = (
-        np.random.default_rng(seed_for(seed, "search")),
-        np.array(model.START),
-        np.array(model.STEPS),
-    )
-    weight = np.log(candidates / 2 + 0.5) - np.log(np.arange(1, candidates // 2 + 1))
-    weight /= weight.sum()
-    for generation in range(GENERATIONS):
-        normal = random.normal(size=(candidates // 2, len(mean)))
-        normal, costs = np.concatenate([normal, -normal]), []
-        for each in normal:
-            model.wire(*(mean + width * each))
-            costs.append(cost(model, digits, seed, generation))
-        best = normal[np.argsort(costs)[: candidates // 2]]
-        mean = mean + width * (weight @ best)
-        width = width * np.exp(0.15 * (weight @ best**2 - 1))
-    model.wire(*mean)
-
-
-def descend(model, digits, seed, loss, name, rate, purpose="update", after=None):
-    """UPDATES of this name by Adam. loss: model, digits, seed of the update, kind of scene, noise -> what falls. after: name ->
-    model, of which the float network is the start."""
-    if after:
-        model.load_state_dict(after["float"].state_dict())
-    optimizer = torch.optim.Adam(model.parameters(), rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, UPDATES[name])
-    for update in range(UPDATES[name]):
-        optimizer.zero_grad()
-        loss(
-            model,
-            digits,
-            seed_for(seed, f"{purpose} {update}"),
-            *TRAINED_ON[update % len(TRAINED_ON)],
-        ).backward()
-        optimizer.step()
-        schedule.step()
-
-
-def loss_of_pixels(model, digits, seed, *of, penalty=0.0):
-    """The cross-entropy of all pixels, and `penalty` times the spikes."""
-    frames, following = drawn(digits, seed, *of, 12, 6)
-    sums, sent = model(frames)
-    loss = F.binary_cross_entropy_with_logits(sums, following, reduction="sum")
-    return (loss + penalty * sum(map(torch.sum, sent.values()))) / len(sums)
-
-
-def loss_in_the_loop(model, digits, seed, *of):
-    """In grey, log(1 + error / 0.1) of all pixels, of a network that sees what it has rebuilt."""
-    frames, epsilon = drawn_in_grey(digits, seed, *of, 5, 7)
-    found = zip(rebuilt_in_turn(model, frames, epsilon), frames[:, 2:].unbind(1), strict=True)
-    return (
-        sum((10 * (prediction - true).abs()).log1p().sum() for (_, prediction, *_), true in found)
-        / 25
-    )
-
-
 class Classifier(nn.Sequential):
-    """Frames (B, 28, 28) -> a logit for each of ten classes, on a torus."""
+    """Classifies single frames on a torus: which of ten digits are seen."""
 
     def __init__(self):
         super().__init__(
@@ -345,296 +148,521 @@ class Classifier(nn.Sequential):
             nn.Linear(48, 10),
         )
 
-    def forward(self, frames):
-        *convolutions, last = self
-        x = frames[:, None]
-        for module, margin in zip(convolutions, (2, 2, 1), strict=True):
-            x = module(wrapped(x, margin)).relu()
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        """Return a logit for each class, (B, 10), of frames (B, 28, 28)."""
+        first, second, third, last = self
+        x = first(wrapped(frames[:, None], 2)).relu()
+        x = second(wrapped(x, 2)).relu()
+        x = third(wrapped(x, 1)).relu()
         return last(x.amax((2, 3)))
 
 
-def loss_of_classes(model, digits, seed, kind, noise, labels, grey=False):
-    scene = moving_scenes(kind, digits, 64, 1, seed, noise, grey)
-    seen = F.one_hot(labels[scene.digits[:, 0]], 10).amax(1).float()
-    return F.binary_cross_entropy_with_logits(model(scene.frames[:, 0] / 255), seen)
+# --- scenes, of digits that no test scene shows
 
 
-def models(seed, folder, train, grey=False):
-    """Name -> model of this seed, from the folder or trained."""
-    classes, found = partial(loss_of_classes, labels=train.labels[:TRAINING], grey=grey), {}
-    to_classify = partial(
-        descend, loss=classes, name="classifier", rate=4e-3, purpose="classifier"
-    )
-    to_grey = partial(descend, loss=loss_in_the_loop, name="grey_float", rate=5e-3, after=found)
-    in_black_and_white = (
-        ("ours", Predictor, search),
-        (
-            "float",
-            partial(Predictor, spiking=False),
-            partial(descend, loss=loss_of_pixels, name="float", rate=1e-2),
-        ),
-        (
-            "plain",
-            Plain,
-            partial(descend, loss=partial(loss_of_pixels, penalty=3e-4), name="plain", rate=2e-3),
-        ),
-        ("classifier", Classifier, to_classify),
-    )
-    in_grey = (
-        ("grey_ours", partial(Predictor, graded=True), partial(search, cost=cost_in_the_loop)),
-        in_black_and_white[1],  # the float network, from which that in grey begins
-        ("grey_float", partial(Predictor, spiking=False, graded=True), to_grey),
-        ("grey_classifier", Classifier, to_classify),
-    )
-    for name, build, fit in in_grey if grey else in_black_and_white:
+def frames_of(scene: Moving) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what a predictor sees of a scene, and the frames that follow, 0 to 1.
+
+    Returns
+    -------
+    seen : Tensor of shape (N, T - 2, 2, 28, 28)
+        The last frame and the one before.
+    following : Tensor of shape (N, T - 2, 28, 28)
+    """
+    pixels = scene.frames / 255
+    seen = torch.stack([pixels[:, 1:-1], pixels[:, :-2]], 2)
+    return seen, pixels[:, 2:]
+
+
+@dataclass
+class SceneSize:
+    """How many scenes are drawn, and how many frames each has."""
+
+    scenes: int
+    frames: int
+
+
+def draw_frames(
+    digits: torch.Tensor, seed: int, condition: Condition, size: SceneSize
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Draw what `frames_of` returns, the frames of all scenes in a row.
+
+    Frames after a change are left out, since nobody can foresee them.
+    """
+    kind, noise = condition
+    scene = moving_scenes(kind, digits, size.scenes, size.frames, seed, noise)
+    can_be_foreseen = ~scene.changed[:, 2:].flatten()
+    seen, following = frames_of(scene)
+    return seen.flatten(0, 1)[can_be_foreseen], following.flatten(0, 1)[can_be_foreseen]
+
+
+def draw_grey_frames(
+    digits: torch.Tensor, seed: int, condition: Condition, size: SceneSize
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Draw grey scenes (B, T, 28, 28), and an epsilon for each, (B, 1, 1, 1)."""
+    kind, noise = condition
+    draw = np.random.default_rng(seed)
+    epsilon = draw.choice(np.float32(EPSILONS), (size.scenes, 1, 1, 1))
+    scene = moving_scenes(kind, digits, size.scenes, size.frames, seed, noise, grey=True)
+    return scene.frames / 255, torch.from_numpy(epsilon)
+
+
+# --- our network: a search for its eight numbers
+
+
+def cost_on_frames(
+    model: VelocityNetwork, digits: torch.Tensor, seed: int, generation: int
+) -> float:
+    """Return the events on scenes of this generation, plus a price for each spike."""
+    total = 0.0
+    for number, condition in enumerate(TRAINED_ON):
+        scene_seed = seed_for(seed, f"{generation} {number}")
+        seen, following = draw_frames(digits, scene_seed, condition, SceneSize(4, 12))
+        sums, sent = model(seen)
+        num_events = ((sums > 0) != following).sum()
+        num_spikes = sum(signal.sum() for signal in sent.values())
+        total += (num_events + SPIKE_PRICE * num_spikes).item()
+    return total
+
+
+def cost_in_the_loop(
+    model: VelocityNetwork, digits: torch.Tensor, seed: int, generation: int
+) -> float:
+    """Return the same in grey, where the network sees what it has rebuilt.
+
+    A graded spike counts as one.
+    """
+    frames = []
+    epsilons = []
+    for number, condition in enumerate(TRAINED_ON):
+        scene_seed = seed_for(seed, f"{generation} {number}")
+        drawn, epsilon = draw_grey_frames(digits, scene_seed, condition, SceneSize(4, 12))
+        frames.append(drawn)
+        epsilons.append(epsilon)
+    total = 0.0
+    for step in run_link(model, torch.cat(frames), torch.cat(epsilons)):
+        sent = step.report
+        num_spikes = sum(signal.count_nonzero() for signal in sent.values())
+        total += (step.events.sum() + SPIKE_PRICE * num_spikes).item()
+    return total
+
+
+@torch.no_grad()
+def search(
+    model: VelocityNetwork,
+    digits: torch.Tensor,
+    seed: int,
+    cost: Callable[[VelocityNetwork, torch.Tensor, int, int], float],
+) -> None:
+    """Wire our network by an evolution strategy.
+
+    Candidates are drawn around a mean, in mirrored pairs. The better half of them moves
+    the mean, and the widths of the draws. In the end the network has the mean.
+    """
+    draw = np.random.default_rng(seed_for(seed, "search"))
+    mean = np.array(astuple(Wiring()))
+    width = np.array(STEPS)
+    num_best = CANDIDATES // 2
+    # The best weighs most: the logarithms of ranks, as in CMA-ES
+    weights = np.log(CANDIDATES / 2 + 0.5) - np.log(np.arange(1, num_best + 1))
+    weights /= weights.sum()
+    for generation in range(GENERATIONS):
+        half = draw.normal(size=(num_best, len(mean)))
+        normal = np.concatenate([half, -half])
+        costs = []
+        for offsets in normal:
+            candidate = mean + width * offsets
+            model.wire(Wiring(*candidate.tolist()))
+            costs.append(cost(model, digits, seed, generation))
+        best = normal[np.argsort(costs)[:num_best]]
+        mean = mean + width * (weights @ best)
+        width = width * np.exp(0.15 * (weights @ best**2 - 1))
+    model.wire(Wiring(*mean.tolist()))
+
+
+# --- all others: gradients
+
+
+@dataclass
+class PixelLoss:
+    """The cross-entropy of all pixels, and a penalty for each spike, per frame."""
+
+    digits: torch.Tensor
+    penalty: float = 0.0
+
+    def __call__(self, model: nn.Module, seed: int, condition: Condition) -> torch.Tensor:
+        """Return the loss on scenes of this seed."""
+        seen, following = draw_frames(self.digits, seed, condition, SceneSize(12, 6))
+        sums, sent = model(seen)
+        loss = F.binary_cross_entropy_with_logits(sums, following, reduction="sum")
+        num_spikes = sum(signal.sum() for signal in sent.values())
+        return (loss + self.penalty * num_spikes) / len(sums)
+
+
+@dataclass
+class LoopLoss:
+    """In grey, log(1 + error / 0.1), added up over pixels: the mean over frames.
+
+    The network sees what its own receiver has rebuilt.
+    """
+
+    digits: torch.Tensor
+
+    def __call__(self, model: nn.Module, seed: int, condition: Condition) -> torch.Tensor:
+        """Return the loss on scenes of this seed."""
+        size = SceneSize(5, 7)
+        frames, epsilon = draw_grey_frames(self.digits, seed, condition, size)
+        loss = 0.0
+        steps = run_link(model, frames, epsilon)
+        for step, true in zip(steps, frames[:, 2:].unbind(1), strict=True):
+            loss = loss + (10 * (step.prediction - true).abs()).log1p().sum()
+        return loss / (size.scenes * (size.frames - 2))
+
+
+@dataclass
+class ClassLoss:
+    """The cross-entropy of all classes, of single frames."""
+
+    digits: torch.Tensor
+    labels: torch.Tensor
+    grey: bool
+
+    def __call__(self, model: nn.Module, seed: int, condition: Condition) -> torch.Tensor:
+        """Return the loss on scenes of this seed."""
+        kind, noise = condition
+        scene = moving_scenes(kind, self.digits, 64, 1, seed, noise, self.grey)
+        labels_seen = self.labels[scene.digits[:, 0]]
+        is_seen = F.one_hot(labels_seen, 10).amax(1).float()
+        return F.binary_cross_entropy_with_logits(model(scene.frames[:, 0] / 255), is_seen)
+
+
+@dataclass
+class Descent:
+    """How a network is trained by gradients.
+
+    Attributes
+    ----------
+    loss : callable
+        Takes the network, a seed and a condition of TRAINED_ON.
+    updates : int
+    rate : float
+        Learning rate at first. It falls to 0 as a cosine.
+    purpose : str
+        Names the seeds of the updates.
+    """
+
+    loss: Callable[[nn.Module, int, Condition], torch.Tensor]
+    updates: int
+    rate: float
+    purpose: str = "update"
+
+    def run(self, model: nn.Module, seed: int) -> None:
+        """Train a network by Adam."""
+        optimizer = torch.optim.Adam(model.parameters(), self.rate)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.updates)
+        for update in range(self.updates):
+            condition = TRAINED_ON[update % len(TRAINED_ON)]
+            optimizer.zero_grad()
+            loss = self.loss(model, seed_for(seed, f"{self.purpose} {update}"), condition)
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+
+
+def build(name: str) -> nn.Module:
+    """Return a new network of this name."""
+    match name:
+        case "ours":
+            return VelocityNetwork()
+        case "grey_ours":
+            return VelocityNetwork(graded=True)
+        case "float":
+            return VelocityNetwork(spiking=False)
+        case "grey_float":
+            return VelocityNetwork(spiking=False, graded=True)
+        case "plain":
+            return Plain()
+        case _:  # "classifier" or "grey_classifier"
+            return Classifier()
+
+
+def fit(name: str, model: nn.Module, train: ImageSet, seed: int, found: dict) -> None:
+    """Train a network, or search its wiring.
+
+    Parameters
+    ----------
+    name : str
+    model : Module
+        The network, as `build` returns it.
+    train : ImageSet
+    seed : int
+    found : dict of str to Module
+        Those that are trained already.
+    """
+    digits = train.images[:TRAINING, 0]
+    labels = train.labels[:TRAINING]
+    match name:
+        case "ours":
+            search(model, digits, seed, cost_on_frames)
+        case "grey_ours":
+            search(model, digits, seed, cost_in_the_loop)
+        case "float":
+            Descent(PixelLoss(digits), UPDATES["float"], rate=1e-2).run(model, seed)
+        case "grey_float":
+            model.load_state_dict(found["float"].state_dict())  # goes on from there
+            Descent(LoopLoss(digits), UPDATES["grey_float"], rate=5e-3).run(model, seed)
+        case "plain":
+            loss = PixelLoss(digits, penalty=3e-4)
+            Descent(loss, UPDATES["plain"], rate=2e-3).run(model, seed)
+        case _:  # "classifier" or "grey_classifier"
+            loss = ClassLoss(digits, labels, grey=name == "grey_classifier")
+            Descent(loss, UPDATES["classifier"], 4e-3, purpose="classifier").run(model, seed)
+
+
+def load_or_train(seed: int, folder: Path, train: ImageSet, grey: bool) -> dict[str, nn.Module]:
+    """Return the networks of a seed by name, from the folder or trained.
+
+    Those in grey have the names of those in black and white.
+    """
+    if grey:
+        names = ("grey_ours", "float", "grey_float", "grey_classifier")
+    else:
+        names = ("ours", "float", "plain", "classifier")
+    found = {}
+    for name in names:
         torch.manual_seed(seed_for(seed, name))
-        path, model = folder / f"{name}_{seed}.pth", build()
+        model = build(name)
+        path = folder / f"{name}_{seed}.pth"
         if path.exists():
             model.load_state_dict(torch.load(path, weights_only=True))
         else:
-            fit(model, train.images[:TRAINING, 0], seed)
+            fit(name, model, train, seed, found)
             torch.save(model.state_dict(), path)
             print(path, file=sys.stderr, flush=True)
         found[name.removeprefix("grey_")] = model.eval()
     return found
 
 
-# --- the arms: (frames of a scene (N, 2, 28, 28), the last and the one before) -> the prediction (N, 28, 28)
+# --- the arms: each is a `predict` of run_link
 
 
-def best_shift(frames, block=SIZE):
-    """The last frame, each block of it moved as the last two frames agree best."""
-    now, before = frames.unbind(1)
-    misses = (moved(before) - now).abs()
-    misses = (
-        F.avg_pool2d(misses, block)
-        .argmin(0)
-        .repeat_interleave(block, 1)
-        .repeat_interleave(block, 2)
-    )
-    return moved(now).gather(0, misses[None])[0]
+def predict_black(seen: torch.Tensor, frame: torch.Tensor) -> tuple[torch.Tensor, None]:
+    """Predict a black frame, so that all other pixels are sent."""
+    return torch.zeros_like(seen[:, 0]), None
 
 
-UNTRAINED = {
-    "all pixels": lambda frames: torch.zeros_like(frames[:, 0]),
-    "send-on-delta": lambda frames: frames[:, 0],
-    "best shift": best_shift,
-    "block matching": partial(best_shift, block=7),
-}
+@dataclass
+class WhiteAbove0:
+    """Predicts a white pixel where a network's sum is above 0."""
+
+    network: nn.Module
+
+    def __call__(self, seen: torch.Tensor, frame: torch.Tensor) -> tuple[torch.Tensor, Sent]:
+        """Return the frame, and what the network sends."""
+        sums, sent = self.network(seen)
+        return (sums > 0).float(), sent
 
 
-def right_answers(scene, frames, labels, classifier):
-    """Where its best are the classes seen in a Moving, and no other: bool (N, T - 2), of frames (N, T - 2, 28, 28)."""
-    classes = F.one_hot(labels[scene.digits[:, 2:]], 10).amax(2)
-    ranks = torch.stack([*map(classifier, frames)]).argsort(-1, descending=True).argsort(-1)
-    return ((ranks < classes.sum(-1, keepdim=True)) == (classes > 0)).all(-1)
+def untrained_arms() -> dict[str, Callable]:
+    """Return the arms that compute without a network."""
+    return {
+        "all pixels": predict_black,
+        "send-on-delta": SendOnDelta(),
+        "best shift": TorusMatching(),
+        "block matching": TorusMatching(block=7),
+    }
 
 
-def by_news(events, scene):
-    """Means of events per frame of a Moving (N, T - 2): of all, within SINCE frames from a change on, elsewhere."""
-    news = (
-        F.pad(scene.changed[:, 1:], (SINCE, 0)).unfold(1, SINCE, 1).any(-1)[:, 2:]
-    )  # all is new in the first: no change
-    return [round(each.mean().item(), 3) for each in (events, events[news], events[~news])]
+# --- measuring
 
 
-def counted(seen, sent, grey=False):
-    """Of a Predictor, in all, on frames (B, 2, 28, 28): spikes of D, V and M; additions, one for each synapse that a spike, or a
-    pixel, reaches, as V's neurons rise in each timestep, too. In grey a pixel is multiplied in D, and M has trains of spikes."""
-    pixels, (d, v, m) = (
-        seen.count_nonzero().item(),
-        (sent[name].count_nonzero().item() for name in "DVM"),
-    )
-    to_d, additions = (
-        2 * N * pixels,
-        N * pixels + 9 * d + (N + 16) * v + m + len(seen) * T * N * (SIZE // 4) ** 2,
-    )
-    of_grey = (
-        {"multiply_adds": to_d, "trains": round(LEVELS * sent["M"].sum().item())} if grey else {}
-    )
-    return {"D": d, "V": v, "M": m, "additions": additions + to_d * (not grey)} | of_grey
+def right_answers(
+    scene: Moving, frames: torch.Tensor, labels: torch.Tensor, classifier: nn.Module
+) -> torch.Tensor:
+    """Return in which frames the classes that are seen have the largest logits.
+
+    Parameters
+    ----------
+    scene : Moving
+    frames : Tensor of shape (N, T - 2, 28, 28)
+        Its frames from the third on, as the classifier sees them.
+    labels : Tensor of shape (M,), int64
+        Of all digits.
+    classifier : Module
+
+    Returns
+    -------
+    Tensor of shape (N, T - 2), bool
+    """
+    is_seen = F.one_hot(labels[scene.digits[:, 2:]], 10).amax(2)  # (N, T - 2, 10)
+    logits = torch.stack([classifier(of_scene) for of_scene in frames])
+    ranks = logits.argsort(-1, descending=True).argsort(-1)
+    is_among_best = ranks < is_seen.sum(-1, keepdim=True)
+    return (is_among_best == (is_seen > 0)).all(-1)
+
+
+def means_by_news(events: torch.Tensor, scene: Moving) -> list[float]:
+    """Return mean events: of all frames, of those after a change, of all others.
+
+    Parameters
+    ----------
+    events : Tensor of shape (N, T - 2)
+        Of each frame from the third on.
+    scene : Moving
+    """
+    # Whether this frame, or one of the few before it, has a change. All is new in the
+    # first one, but that is no change.
+    padded = F.pad(scene.changed[:, 1:], (SINCE, 0))
+    is_after_change = padded.unfold(1, SINCE, 1).any(-1)[:, 2:]
+    means = []
+    for chosen in (events, events[is_after_change], events[~is_after_change]):
+        means.append(round(chosen.mean().item(), 3))
+    return means
+
+
+def count_inside(seen: torch.Tensor, sent: Sent, grey: bool) -> dict[str, int]:
+    """Count spikes and operations of our network, on frames (B, 2, 28, 28) together."""
+    counts = {name: sent[name].count_nonzero().item() for name in ("D", "V", "M")}
+    operations = count_operations(seen, sent, grey)
+    counts["additions"] = operations.additions
+    if grey:
+        counts["multiply_adds"] = operations.multiply_adds
+        # Were each graded spike a train, of a spike for each level
+        counts["trains"] = round(LEVELS * sent["M"].sum().item())
+    return counts
+
+
+def per_frame(counts: Counter, num_frames: int) -> dict[str, float]:
+    """Divide counts by the number of frames."""
+    return {name: round(count / num_frames, 1) for name, count in counts.items()}
 
 
 @torch.no_grad()
-def measured(scene, labels, found):
-    """Of a Moving, means per frame from the third on. accuracy: on the frames, which every arm rebuilds."""
-    trained = {"float network": "float", "trained from a random start": "plain", "ours": "ours"}
-    arms = {
-        arm: lambda frames, name=name: found[name](frames)[0] > 0 for arm, name in trained.items()
-    }
-    events, inside, (frames, following) = defaultdict(list), Counter(), frames_of(scene)
-    for seen, true in zip(frames, following, strict=True):
-        for name, predict in (UNTRAINED | arms).items():
-            view = GATE.next_view(true[:, None], predict(seen)[:, None].float(), None)
-            assert torch.equal(
-                view.image[:, 0], true
-            )  # who receives the events rebuilds the frame
+def measure_black_and_white(
+    scene: Moving, labels: torch.Tensor, found: dict[str, nn.Module]
+) -> Iterator[dict[str, Any]]:
+    """Yield the figures of scenes in black and white: one object for all arms.
+
+    They are means per frame from the third on. Each arm rebuilds all frames as they
+    are. So all see the same ones, and so does the classifier.
+    """
+    arms = untrained_arms()
+    arms["float network"] = WhiteAbove0(found["float"])
+    arms["trained from a random start"] = WhiteAbove0(found["plain"])
+    arms["ours"] = WhiteAbove0(found["ours"])
+    events = defaultdict(list)
+    inside = Counter()
+    all_seen, all_following = frames_of(scene)
+    for seen, true in zip(all_seen, all_following, strict=True):
+        reports = {}
+        for name, predict in arms.items():
+            prediction, reports[name] = predict(seen, true)
+            view = IN_BLACK_AND_WHITE.next_view(true[:, None], prediction[:, None], None)
+            assert torch.equal(view.image[:, 0], true)
             events[name].append(view.events.sum((1, 2, 3)).double())
-        inside.update(counted(seen, found["ours"](seen)[1]))
-        inside["plain"] += int(found["plain"](seen)[1]["encoder"].sum())
-    right = right_answers(scene, following, labels, found["classifier"])
-    waits = waiting(right, (scene.digits[:, 2:] != scene.digits[:, 1:-1]).any(-1))
+        inside.update(count_inside(seen, reports["ours"], grey=False))
+        spikes_of_plain = reports["trained from a random start"]["encoder"]
+        inside["plain"] += int(spikes_of_plain.sum())
+
+    right = right_answers(scene, all_following, labels, found["classifier"])
+    is_new_digit = (scene.digits[:, 2:] != scene.digits[:, 1:-1]).any(-1)
+    waits = waiting(right, is_new_digit)
     yield {
-        "events": {name: by_news(torch.stack(counts), scene) for name, counts in events.items()},
-        "inside": {name: round(count / right.numel(), 1) for name, count in inside.items()},
+        "events": {
+            name: means_by_news(torch.stack(counts), scene) for name, counts in events.items()
+        },
+        "inside": per_frame(inside, right.numel()),
         "accuracy": right.double().mean().item(),
         "frames_until_right": fmean(waits) if waits else None,
     }
 
 
 @torch.no_grad()
-def measured_in_grey(scene, labels, found):
-    """Of each arm and epsilon, in a loop of its own: events, as above, and the accuracy on the frames that its receiver rebuilds;
-    of_true: on the true ones."""
-    arms = {
-        name: lambda seen, predict=predict: (predict(seen), {})
-        for name, predict in UNTRAINED.items()
-    }
-    arms |= {"float network": found["float"], "ours": found["ours"]}
-    frames, right = (
-        scene.frames / 255,
-        partial(right_answers, scene, labels=labels, classifier=found["classifier"]),
-    )
-    of_true = right(frames[:, 2:]).double().mean().item()
+def measure_in_grey(
+    scene: Moving, labels: torch.Tensor, found: dict[str, nn.Module]
+) -> Iterator[dict[str, Any]]:
+    """Yield the figures of grey scenes: an object for each arm and epsilon.
+
+    Each arm sees the frames that its own receiver has rebuilt. The accuracy is that of
+    the classifier on these, and `of_true` that on the true ones.
+    """
+    arms = untrained_arms()
+    arms["float network"] = found["float"]
+    arms["ours"] = found["ours"]
+    frames = scene.frames / 255
+    classifier = found["classifier"]
+    of_true = right_answers(scene, frames[:, 2:], labels, classifier).double().mean().item()
     for (name, predict), epsilon in product(arms.items(), EPSILONS):
-        events, rebuilt, inside = [], [], Counter()
-        for seen, _, sent, view in rebuilt_in_turn(predict, frames, epsilon):
-            events.append(view.events.sum((1, 2, 3)).double())
-            rebuilt.append(view.image[:, 0])
-            inside.update(counted(seen, sent, grey=True) if name == "ours" else {})
-        inside = {
-            name: round(count / scene.changed[:, 2:].numel(), 1) for name, count in inside.items()
-        }
-        row = {
+        events = []
+        rebuilt = []
+        inside = Counter()
+        for step in run_link(predict, frames, epsilon):
+            events.append(step.events.sum((1, 2)).double())
+            rebuilt.append(step.rebuilt)
+            if name == "ours":
+                inside.update(count_inside(step.seen, step.report, grey=True))
+        right = right_answers(scene, torch.stack(rebuilt, 1), labels, classifier)
+        accuracy = right.double().mean().item()
+        yield {
             "arm": name,
             "epsilon": epsilon,
-            "events": by_news(torch.stack(events, 1), scene),
-            "inside": inside,
-        }
-        accuracy = right(torch.stack(rebuilt, 1)).double().mean().item()
-        yield row | {
+            "events": means_by_news(torch.stack(events, 1), scene),
+            "inside": per_frame(inside, right.numel()),
             "accuracy": accuracy,
             "of_true": of_true,
             "points_lost": 100 * (of_true - accuracy),
         }
 
 
-def waiting(right, becomes):
-    """Of each change of a digit: how many frames until the answer is right, 1 for at once; those that the next change, or the
-    end, comes before are left out. right, becomes: bool (N, T)."""
-    found = []
+def waiting(right: torch.Tensor, becomes: torch.Tensor) -> list[int]:
+    """Return after each change of a digit in how many frames the answer is right.
+
+    1 means at once. Left out are changes after which it is not right before the next
+    one, or the end, comes.
+
+    Parameters
+    ----------
+    right : Tensor of shape (N, T), bool
+    becomes : Tensor of shape (N, T), bool
+        In which frames there is another digit.
+    """
+    waits = []
     for answers, changes in zip(right, becomes, strict=True):
-        for begun, ended in pairwise([*changes.nonzero().flatten().tolist(), len(changes)]):
-            found += (answers[begun:ended].nonzero()[:1, 0] + 1).tolist()
-    return found
+        begins = changes.nonzero().flatten().tolist()
+        for begin, end in pairwise([*begins, len(changes)]):
+            places = answers[begin:end].nonzero().flatten().tolist()
+            if places:
+                waits.append(places[0] + 1)
+    return waits
 
 
-# --- what the rows say together
+def write_rows(folder: Path, seeds: list[int], grey: bool) -> None:
+    """Train what the folder does not have, measure all arms, and write the rows."""
+    train, _, test = load_data("MNIST")
+    folder.mkdir(parents=True, exist_ok=True)
+    of_seeds = {seed: load_or_train(seed, folder, train, grey) for seed in seeds}
+    if grey:
+        path = folder / "grey_rows.jsonl"
+        conditions = TESTED_ON[:TESTED_IN_GREY]
+        num_scenes = SCENES // 3
+        measure = measure_in_grey
+    else:
+        path = folder / "rows.jsonl"
+        conditions = TESTED_ON
+        num_scenes = SCENES
+        measure = measure_black_and_white
+    digits = test.images[:, 0]
+    with path.open("w") as file:
+        for (kind, noise), seed in product(conditions, seeds):
+            scene_seed = seed_for(seed, "test")
+            scene = moving_scenes(kind, digits, num_scenes, FRAMES, scene_seed, noise, grey)
+            begin = {"kind": kind, "noise": noise, "seed": seed, "scenes": num_scenes}
+            for figures in measure(scene, test.labels, of_seeds[seed]):
+                print(json.dumps(begin | figures), file=file, flush=True)
 
 
-def in_words(values, form):
-    if None in values:
-        return "-"
-    mean, half, _ = interval(values)
-    return f"{mean:{form}}" + (f" ± {half:{form}}" if half is not None else "")
-
-
-def computing(row):
-    """nJ per frame of two predictors, at arithmetic_45nm."""
-    price, inside = conventions()["arithmetic_45nm"].picojoules, row["inside"]
-    return (
-        2
-        * (
-            inside["additions"] * price["add"]
-            + inside.get("multiply_adds", 0) * price["multiply_add"]
-        )
-        / 1000
-    )
-
-
-def price(row):
-    """nJ of an event at which ours and send-on-delta cost the same, None where ours sends more."""
-    fewer = row["events"]["send-on-delta"][0] - row["events"]["ours"][0]
-    return computing(row) / fewer if fewer > 0 else None
-
-
-def by_kind(rows, noise=0.0):
-    """Kind of scene -> its rows with this noise."""
-    return {
-        kind: [row for row in rows if (row["kind"], row["noise"]) == (kind, noise)]
-        for kind in KINDS
-    }
-
-
-def summary(columns):
-    """The table of rows, by column: arms, then what else is measured, where it is."""
-    yield "| | " + " | ".join(columns) + " |"
-    yield "| --- |" + " --- |" * len(columns)
-    for name, form, figure in (
-        *(
-            (arm, ".1f", lambda row, arm=arm: row["events"][arm][0])
-            for arm in next(iter(columns.values()))[0]["events"]
-        ),
-        ("ours, within 5 frames of a change", ".1f", lambda row: row["events"]["ours"][1]),
-        ("ours, in other frames", ".1f", lambda row: row["events"]["ours"][2]),
-        (
-            "send-on-delta divided by ours",
-            ".2f",
-            lambda row: row["events"]["send-on-delta"][0] / row["events"]["ours"][0],
-        ),
-        (
-            "best shift less ours",
-            ".1f",
-            lambda row: row["events"]["best shift"][0] - row["events"]["ours"][0],
-        ),
-        ("predictor spikes, ours", ".0f", lambda row: sum(row["inside"][name] for name in "DVM")),
-        ("predictor spikes, random start", ".0f", lambda row: row["inside"].get("plain")),
-        ("M's spikes as trains", ".0f", lambda row: row["inside"].get("trains")),
-        ("additions, ours, thousands", ".1f", lambda row: row["inside"]["additions"] / 1000),
-        ("multiply-adds, ours", ".0f", lambda row: row["inside"].get("multiply_adds")),
-        ("price of an event, nJ", ".2f", price),
-        ("accuracy, %", ".1f", lambda row: 100 * row["accuracy"]),
-        ("frames until right", ".2f", lambda row: row.get("frames_until_right")),
-    ):
-        cells = [in_words([figure(row) for row in of], form) for of in columns.values()]
-        at = [of[0].get("epsilon", {}).get(name) for of in columns.values()]
-        if {*cells} != {"-"}:
-            yield f"| {name} | {' | '.join(cell + f' ({one})' * bool(one) for cell, one in zip(cells, at, strict=True))} |"
-
-
-def curve(rows, arm):
-    """Of rows in grey: epsilon -> those of an arm."""
-    return {
-        epsilon: [row for row in rows if (row["arm"], row["epsilon"]) == (arm, epsilon)]
-        for epsilon in EPSILONS
-    }
-
-
-def at_equal_accuracy(columns):
-    """Of rows in grey, by column, such as those in black and white: of each arm the rows of the largest epsilon up to which it
-    loses at most LOST points, in the mean over seeds; an arm that loses more is left out."""
-    found = defaultdict(list)
-    for column, rows in columns.items():
-        curves = [curve(rows, arm).values() for arm in dict.fromkeys(row["arm"] for row in rows)]
-        within = [
-            [*takewhile(lambda of: fmean(row["points_lost"] for row in of) <= LOST, each)]
-            for each in curves
-        ]
-        for of in zip(*(each[-1] for each in within if each), strict=True):
-            by_arm = {
-                figure: {row["arm"]: row[figure] for row in of} for figure in ("events", "epsilon")
-            }
-            found[column].append(
-                by_arm | {"accuracy": of[-1]["of_true"], "inside": of[-1]["inside"]}
-            )
-    return found
-
-
-def rows_of(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
+    """Run what the flags ask for."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -642,33 +670,11 @@ def main(argv=None):
     parser.add_argument("--folder", type=Path, default=Path("runs/moving"))
     parser.add_argument("--grey", action="store_true")
     parser.add_argument("--summary", type=Path, metavar="PATH")
-    asked = parser.parse_args(argv)
-    if asked.summary:
-        for noise in (0.0, 0.01):
-            columns = by_kind(rows_of(asked.summary), noise)
-            print(*summary(at_equal_accuracy(columns) if asked.grey else columns), "", sep="\n")
+    args = parser.parse_args(argv)
+    if args.summary:
+        print_summary(rows_of(args.summary), args.grey)
         return
-    train, _, test = load_data("MNIST")
-    asked.folder.mkdir(parents=True, exist_ok=True)
-    found = {seed: models(seed, asked.folder, train, asked.grey) for seed in asked.seeds}
-    measure, tested_on, scenes = (
-        (measured_in_grey, TESTED_ON[:4], SCENES // 3)
-        if asked.grey
-        else (measured, TESTED_ON, SCENES)
-    )
-    with (asked.folder / ("grey_rows.jsonl" if asked.grey else "rows.jsonl")).open("w") as file:
-        for (kind, noise), seed in product(tested_on, asked.seeds):
-            scene = moving_scenes(
-                kind, test.images[:, 0], scenes, FRAMES, seed_for(seed, "test"), noise, asked.grey
-            )
-            for figures in measure(scene, test.labels, found[seed]):
-                print(
-                    json.dumps(
-                        {"kind": kind, "noise": noise, "seed": seed, "scenes": scenes} | figures
-                    ),
-                    file=file,
-                    flush=True,
-                )
+    write_rows(args.folder, args.seeds, args.grey)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ both know it, so both make the same prediction of the next frame.
 
 `run_link` sends films frame by frame. It takes any predictor: `SendOnDelta`,
 `BestShift`, `MotionPredictor`, which shifts blocks, or a network of one's own.
+`TorusMatching` and `VelocityNetwork`, a network of spikes, are for scenes on a torus.
 `LinkCount` says what was sent. benchmarks/findings/moving.py and video.py are studies
 with it, and examples/sensor_link.py serves a film of one's own.
 
@@ -35,6 +36,8 @@ from self_models.guests.link.predictors import (
     SendOnDelta,
 )
 from self_models.guests.link.shifts import Shifts
+from self_models.guests.link.torus import TorusMatching
+from self_models.guests.link.velocities import VelocityNetwork, Wiring
 
 __all__ = [
     "PLACES",
@@ -50,6 +53,9 @@ __all__ = [
     "Report",
     "SendOnDelta",
     "Shifts",
+    "TorusMatching",
+    "VelocityNetwork",
+    "Wiring",
     "motion_on_rung",
     "price_that_pays",
     "race",

@@ -38,7 +38,7 @@ class LinkStep:
 def run_link(
     predict: Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, Any]],
     frames: torch.Tensor,
-    epsilon: float,
+    epsilon: float | torch.Tensor,
 ) -> Iterator[LinkStep]:
     """Send films over a link in a closed loop.
 
@@ -54,8 +54,8 @@ def run_link(
         frame that is to be sent (B, H, W), which only the sensor has. Returns the
         prediction (B, H, W) and a report.
     frames : Tensor of shape (B, T, H, W), 0 to 1
-    epsilon : float
-        Tolerance of the link.
+    epsilon : float, or Tensor of shape (B, 1, 1, 1)
+        Tolerance of the link, of all films or of each.
 
     Yields
     ------
