@@ -20,7 +20,6 @@ PLAIN = (
     "examples/**/*.py",
     "tests/*.py",
 )
-NOT_PLAIN = ("benchmarks/findings/moving.py",)
 
 # What is public: what `self_models` offers, and what a page or examples/ shows. A class
 # stands for its methods without an underscore, too.
@@ -109,7 +108,7 @@ def plain_files():
         found = list(REPOSITORY.glob(pattern))
         assert found, f"PLAIN names {pattern}, which is not there"
         paths.update(str(path.relative_to(REPOSITORY)) for path in found)
-    return sorted(paths.difference(NOT_PLAIN))
+    return sorted(paths)
 
 
 # --- packed statements
