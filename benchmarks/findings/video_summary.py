@@ -128,6 +128,30 @@ def print_events(rows: list[dict]) -> None:
         print_line([name_of(arm), *cells])
 
 
+SHORT_TABLE = {  # rows of the table on the page of motion
+    "send-on-delta": ("send-on-delta", None, None),
+    "block matching at the receiver": ("matching", "receiver", "held"),
+    "spiking competition at the receiver": ("competition", "receiver", "held"),
+    "the same, learned": ("learned", "receiver", "held"),
+    "block matching at the sender": ("matching", "sender", "held"),
+    "spiking competition at the sender": ("competition", "sender", "held"),
+    "block matching at the sender, as in a codec": ("matching", "sender", "half pixels"),
+    "spiking competition at the sender, as in a codec": ("competition", "sender", "half pixels"),
+}
+
+
+def short_table(rows: list[dict]) -> list[str]:
+    """Return the lines of a table of events ± interval for the main arms."""
+    lines = []
+    for title, arm in SHORT_TABLE.items():
+        cells = [title]
+        for clip in clips_of(rows):
+            cell = events_cell(arm_rows(rows, clip, arm))
+            cells.append(cell.split(" (")[0])  # without the bits
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
 def ratio_over_clips(rows: list[dict], arm: tuple, other: tuple) -> dict[str, float]:
     """Return for each clip how many times the events of an arm are those of another."""
     ratios = {}
@@ -257,6 +281,9 @@ def print_summary(rows: list[dict]) -> None:
     print("Events per frame at epsilon 0.1 ± 95 % (thousands of bits: entropy, fixed length)")
     print_events(table)
     print_ratios(table)
+    print("\nThe main arms")
+    print_head(["events per frame", *clips_of(table)])
+    print("\n".join(short_table(table)))
     print("\nPrices of an event")
     print_prices(table)
     print("\nComputing per frame")
