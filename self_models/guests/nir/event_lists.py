@@ -173,12 +173,27 @@ def kernel_events_of_frames(frames: torch.Tensor) -> list[KernelEvents]:
 
 
 def arrived_by_timestep(recordings: Sequence[KernelEvents]) -> torch.Tensor:
-    """Sum up the sizes of what arrives in each timestep: a Tensor (T, B), float32."""
-    totals = []  # of each recording: what has arrived before each timestep
+    """Sum up the sizes of what arrives in each timestep.
+
+    Parameters
+    ----------
+    recordings : list of KernelEvents
+        B recordings of T timesteps. Of an event without a value the size is 1.
+
+    Returns
+    -------
+    Tensor of shape (T, B), float32
+    """
+    arrived = []  # of each recording (T + 1,): the sum before each timestep, and of all
     for events in recordings:
+        # first[t] is the number of the first event of timestep t. So it is also how
+        # many events came before t; the last of its T + 1 values counts them all.
+        first = events.first
         if events.values is None:
-            totals.append(events.first)
+            arrived.append(first)
         else:
-            sizes = np.abs(events.values).cumsum(dtype=float)
-            totals.append(np.append(0, sizes)[events.first])
-    return torch.from_numpy(np.diff(totals).T.astype(np.float32))
+            sums = np.abs(events.values).cumsum(dtype=float)
+            sums_before_event = np.append(0, sums)  # (n + 1,), with the sum of all n
+            arrived.append(sums_before_event[first])
+    by_timestep = np.diff(arrived)  # (B, T)
+    return torch.from_numpy(by_timestep.T.astype(np.float32))
