@@ -424,14 +424,16 @@ class IntegerSNN(VGG_SNN_STDB_wFeedback):
 
 
 class Signal(NamedTuple):
-    """What goes from module to module.
+    """What goes from module to module, as whole numbers.
 
     Attributes
     ----------
     unit : float
-        What 1 stands for.
+        What the whole number 1 stands for in the SNN's own scale: a pixel sent as 255
+        with unit 1/255 is a pixel of 1.
     bound : float
-        No value is larger, nor any sum on the way to it.
+        The size of the largest whole number that can occur, and of the largest sum on
+        the way to it.
     signed : bool
         Whether values may be below 0.
     """
@@ -468,8 +470,9 @@ def quantize(model: SpikingLayers, fold: bool = False) -> IntegerSNN:
         or encoding that has no form in whole numbers.
     """
     check_quantizable(model)
+    # From here on only this copy changes, in place. The order of the steps matters: the
+    # unit of the input comes before quantize_layers(), which derives all others of it.
     integer_snn = copied_as_integer_snn(model)
-    # quantize_layers() derives the units of all other signals from this one.
     sends_pixels = integer_snn.encoding.send is whole_pixels
     integer_snn.input_unit = 1 / MAX_PIXEL if sends_pixels else 1.0
 
@@ -481,10 +484,14 @@ def quantize(model: SpikingLayers, fold: bool = False) -> IntegerSNN:
     if integer_snn.has_feedback:
         integer_snn.generate = fold_decoder(integer_snn.generate, image_size)
 
-    # A current of this size in every timestep just keeps V within 16 bits.
-    largest_current = LARGEST_NARROW // integer_snn.latency if fold else None
-    # It leaves whole weights, biases and thresholds, and returns what arrives at each
-    # end of the graph. Its unit is that of the logits, or of the decoder's output.
+    largest_current = None
+    if fold:
+        # V changes by one current in each of the `latency` timesteps of a run, and by
+        # what a spike takes away, which brings it nearer to 0. So with currents of at
+        # most this size V fits 16 bits.
+        largest_current = LARGEST_NARROW // integer_snn.latency
+    # Afterwards weights, biases and thresholds are whole numbers. The unit of what
+    # arrives at an end of the graph is that of the logits, or of the decoder's output.
     signals_at_ends = quantize_layers(integer_snn, largest_current)
     if "output" in signals_at_ends:
         integer_snn.logits_unit = signals_at_ends["output"].unit
@@ -557,15 +564,17 @@ def quantize_layers(model: IntegerSNN, largest_current: int | None = None) -> di
     Parameters
     ----------
     model : IntegerSNN
-        With the weights and thresholds of an SNN.
+        With the weights and thresholds of an SNN, as fractions.
     largest_current : int, optional
-        Largest current into neurons, those of the decoder aside, where that leaves
-        FEWEST_LEVELS levels.
+        Scales are chosen such that currents into neurons are not larger, as far as the
+        largest weight of a module still is at least FEWEST_LEVELS: below that, weights
+        would be too coarse, and currents may be larger. It does not hold for neurons of
+        the decoder. By default weights alone decide.
 
     Returns
     -------
     dict of {str: Signal}
-        What arrives at each end, "output" and "decoded".
+        What arrives at each end of the graph, "output" and "decoded".
 
     Raises
     ------
@@ -579,27 +588,38 @@ def quantize_layers(model: IntegerSNN, largest_current: int | None = None) -> di
     for link in graph.links:
         if link.target in graph.neuron_names:
             neurons_behind[link.end] = graph.modules[link.target]
+    # Nodes are in the order in which a timestep runs them, so the signal that a node
+    # takes is known before the node's turn.
     signals = {INPUT: Signal(model.input_unit, largest_sent(model))}
-    for name, module, (source,), _ in graph.nodes:
+    for node in graph.nodes:
+        module = node.module
+        (source,) = node.sources
         signal = signals[source]
         if isinstance(module, SpikingNeuron):
-            signals[name] = quantize_neurons(module, signal)
+            signals[node.name] = quantize_neurons(module, signal)
         elif isinstance(module, (*LINEAR, nn.AvgPool2d)):
+            # Without neurons behind it, before a pool or at an end, a module's scale is
+            # bound to no threshold, and its sums need not fit a membrane.
             theta = None
             largest = None
-            if name in neurons_behind:
-                theta = neurons_behind[name].threshold.item()
-                if not name.startswith("generate"):
+            if node.name in neurons_behind:
+                theta = neurons_behind[node.name].threshold.item()
+                if not is_of_decoder(node.name):
                     largest = largest_current
-            signals[name] = quantize_linear(module.double(), signal, theta, largest)
-            if signals[name].bound * currents > LARGEST:
+            signals[node.name] = quantize_module(module.double(), signal, theta, largest)
+            if signals[node.name].bound * currents > LARGEST:
                 raise ModelError(
-                    f"{WHO}: sums of layer {name} ({type(module).__name__}) "
+                    f"{WHO}: sums of layer {node.name} ({type(module).__name__}) "
                     f"might not fit 32 bits: {INSTEAD}"
                 )
-        else:
-            signals[name] = signal
+        else:  # a Flatten, dropout or maximum pool, which makes no new values
+            signals[node.name] = signal
     return {end: signals[name] for end, name in graph.ends.items()}
+
+
+def is_of_decoder(name: str) -> bool:
+    """Return whether a node is one of the decoder's, which is ``model.generate``."""
+    return name.startswith("generate")
 
 
 def quantize_neurons(neurons: IntegerNeuron, signal: Signal) -> Signal:
@@ -611,6 +631,30 @@ def quantize_neurons(neurons: IntegerNeuron, signal: Signal) -> Signal:
     return Signal(1.0, 1, signed=False)
 
 
+def quantize_module(
+    module: nn.Module, signal: Signal, theta: float | None, largest_current: int | None
+) -> Signal:
+    """Give a linear module, or an average pool, whole numbers, in place.
+
+    Of a pool only ``signal`` counts; for the parameters see ``quantize_linear``.
+    """
+    if isinstance(module, nn.AvgPool2d):
+        return quantize_pool(module, signal)
+    return quantize_linear(module, signal, theta, largest_current)
+
+
+def quantize_pool(pool: nn.AvgPool2d, signal: Signal) -> Signal:
+    """Make an average pool of 2 x 2 add up, in place, and return what comes out.
+
+    A mean of whole numbers may be a fraction, their sum is none. PyTorch's pool adds up
+    if its divisor is 1; the division by 4 then is one of the unit.
+    """
+    if not is_halving(pool):
+        raise ModelError(f"{WHO} does not know average pools of other sizes than 2 x 2: {INSTEAD}")
+    pool.divisor_override = 1
+    return Signal(signal.unit / 4, 4 * signal.bound, signal.signed)
+
+
 def quantize_linear(
     module: nn.Module,
     signal: Signal,
@@ -619,40 +663,41 @@ def quantize_linear(
 ) -> Signal:
     """Give a linear module whole weights, and a whole bias, in place.
 
-    Of scales near that of the largest weight this takes the one with the least squared
-    error of the weights. Among them is a power of 2, which is exact for weights on a
-    grid.
+    A weight becomes the nearest whole number of -LEVELS to LEVELS, times a scale:
+
+        weight = whole number * scale,    scale = unit / parts
+
+    with a fixed ``unit`` and a whole number of ``parts``. What comes out then counts in
+    signal.unit * scale. With neurons behind the module, ``unit = theta / signal.unit``,
+    so that theta is ``parts`` of what comes out, a whole number exactly. Otherwise the
+    unit is a power of 2.
+
+    Of ``candidate_parts`` this takes the number with the least squared error of the
+    weights, the first one of equals. Among them is a scale that is a power of 2 times
+    the unit: it is exact for weights on a grid.
 
     Parameters
     ----------
     module : nn.Module
-        One of LINEAR, or an average pool of 2 x 2.
+        One of LINEAR, in float64. Its weight and bias are overwritten.
     signal : Signal
         What it takes.
     theta : float, optional
-        Threshold of neurons behind it: a whole number in the unit of what comes out.
+        Threshold of the neurons behind it, on the SNN's own scale.
     largest_current : int, optional
-        Largest sum, where that leaves FEWEST_LEVELS levels.
+        Largest sum of weights and inputs. If that would leave less than FEWEST_LEVELS
+        for the largest weight, sums may be larger.
 
     Returns
     -------
     Signal
         What comes out.
     """
-    if isinstance(module, nn.AvgPool2d):
-        if not is_halving(module):
-            raise ModelError(
-                f"{WHO} does not know average pools of other sizes than 2 x 2: {INSTEAD}"
-            )
-        module.divisor_override = 1
-        return Signal(signal.unit / 4, 4 * signal.bound, signal.signed)
     weight = module.weight.double()
-    # A scale is unit / parts, for a whole number of parts. So theta has that many
-    # parts.
     unit = theta / signal.unit if theta else power_of_2_above(weight)
     best_parts = None
     least_error = None
-    for parts in candidate_parts(module, weight, signal, unit, largest_current):
+    for parts in candidate_parts(module, weight, signal, unit, largest_current):  # one at least
         rounded = round_weight(weight, unit, parts) * unit / parts
         error = (weight - rounded).square().sum().item()
         if least_error is None or error < least_error:
@@ -661,6 +706,7 @@ def quantize_linear(
     unit_behind = signal.unit * unit / best_parts
     module.weight.copy_(round_weight(weight, unit, best_parts))
     if module.bias is not None:
+        # A bias meets no signal, so it is counted in the unit of what comes out.
         module.bias.copy_((module.bias.double() / unit_behind).round())
     return Signal(unit_behind, largest_sum(module, signal))
 
@@ -856,11 +902,25 @@ def is_plain_convolution(module: nn.Module) -> bool:
 def fold_convolutions(strided: nn.Conv2d, second: nn.Conv2d) -> nn.Conv2d:
     """Return one convolution that does what these two do, one after the other.
 
-    Its kernel is the second kernel, passed through the first, turned around, as if it
-    were an image.
+    Parameters
+    ----------
+    strided : nn.Conv2d
+        The first one: 2 x 2, of stride 2, without padding and bias.
+    second : nn.Conv2d
+        The second one: k x k, of stride 1, with the same padding on all sides, and
+        without groups or dilation.
+
+    Returns
+    -------
+    nn.Conv2d
+        Of size 2k x 2k and stride 2. The bias is the second one's, the same Parameter.
     """
+    # Each weight of the second kernel sits at one pixel between the two, which the
+    # first kernel has made of 2 x 2 input pixels. So the joint kernel has the first
+    # one, times that weight, there: a transposed convolution of stride 2 does that.
     kernel = F.conv_transpose2d(second.weight, strided.weight, stride=2)
     out_channels, in_channels, _, size = kernel.shape
+    # A row of zeros between the two is two rows of zeros in the input.
     padding = 2 * second.padding[0]
     folded = nn.Conv2d(in_channels, out_channels, size, 2, padding, bias=False)
     folded.weight = nn.Parameter(kernel)
@@ -869,15 +929,45 @@ def fold_convolutions(strided: nn.Conv2d, second: nn.Conv2d) -> nn.Conv2d:
 
 
 def fold_decoder(decoder: nn.Sequential, image_size: tuple[int, int]) -> nn.Sequential:
-    """Fold U layers into the convolution after them, where that has no more weights."""
+    """Fold U layers into the convolution after them, where that has no more weights.
+
+    A U layer is a transposed convolution that doubles height and width. Followed by a
+    transposed convolution of stride 1, without neurons between, it is one linear map
+    with it, so one layer can do what both do.
+
+    Parameters
+    ----------
+    decoder : nn.Sequential
+        The decoder, which stays as it is.
+    image_size : tuple of (int, int)
+        Height and width of what it gives.
+
+    Returns
+    -------
+    nn.Sequential
+        A folded layer has the name of the convolution. Others are the same modules.
+    """
     nodes = nodes_in_a_row(decoder.named_children())
+    folded = fold_layers(
+        nodes,
+        end=nodes[-1].name,
+        signals=1,  # of use only for a criterion that counts operations
+        image_size=image_size,
+        pays=has_no_more_weights,
+    )
     layers = OrderedDict()
-    for node in fold_layers(nodes, nodes[-1].name, 1, image_size, has_no_more_weights):
-        module = node.module
-        layers[node.name] = module.module() if isinstance(module, FoldedChain) else module
+    for node in folded:
+        layer = node.module
+        if isinstance(layer, FoldedChain):
+            layer = layer.module()  # the chain as an nn.ConvTranspose2d
+        layers[node.name] = layer
     return nn.Sequential(layers)
 
 
 def has_no_more_weights(chain: FoldedChain, up: nn.ConvTranspose2d, places: int) -> bool:
-    """Return whether a U layer can be folded into a chain without more weights."""
+    """Return whether a U layer can be folded into a chain without more weights.
+
+    This is a criterion ``pays`` of ``fold_layers``, which passes ``places``, too: how
+    many pixels the layer takes. Weights are the same at all of them.
+    """
     return chain.size_with(up) <= chain.kernel.numel() + up.weight.numel()
