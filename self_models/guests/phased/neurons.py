@@ -7,6 +7,9 @@ import torch
 
 from self_models.layers.neurons import SpikingNeuron
 
+CHARGES = -1  # the turn in which a layer adds up what arrives
+FIRES = 0  # the turn in which it fires, and nothing arrives any more
+
 
 def phased(
     current: torch.Tensor,
@@ -122,10 +125,14 @@ class PhasedNeuron(SpikingNeuron):
     def fired(self, drive: torch.Tensor, steps: int) -> torch.Tensor:
         """Return all spikes of a layer, from all that it has been charged with.
 
+        A layer charges for T timesteps, a phase, and then fires for T. While it
+        charges, only the sum of what arrives matters, so it gets that sum at once.
+
         Parameters
         ----------
         drive : Tensor of shape (B, ...)
-            The sum of the currents that arrive in its charging phase, and before.
+            The sum of all currents that arrive before it fires: in its charging phase,
+            and by skip connections in phases before that.
         steps : int
             Timesteps T of a phase.
 
@@ -138,9 +145,11 @@ class PhasedNeuron(SpikingNeuron):
         drive = drive.to(self.threshold.dtype)  # float32 where matrix products are bfloat16
         constants = (self.threshold, self.leak, self.spike)
         v = self.at_rest(drive).v
-        _, v = self.update(drive, v, *constants, turn=-1)
+        # update() is `phased` of this file: V += drive, and no spike, while it charges
+        _, v = self.update(drive, v, *constants, turn=CHARGES)
         spikes = []
         for _ in range(steps):
-            spikes_now, v = self.update(drive, v, *constants, turn=0)
+            # While it fires a current is ignored. It is given since there must be one.
+            spikes_now, v = self.update(drive, v, *constants, turn=FIRES)
             spikes.append(spikes_now)
         return torch.cat(spikes)

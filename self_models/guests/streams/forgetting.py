@@ -51,23 +51,30 @@ def forget(model: "VGG_SNN_STDB_wFeedback", run: RunState, opened: torch.Tensor)
     run.view = choose_view(has_opened, judged, run.view)
 
 
-def choose_view(images: torch.Tensor, view: View, other: View) -> View:
-    """Return the View that is one for some images, and another for the rest.
+def choose_view(mask: torch.Tensor, chosen: View, otherwise: View) -> View:
+    """Return a View that for some images of a batch is one, and for the rest another.
 
     Parameters
     ----------
-    images : Tensor of shape (B,), bool
-        Where ``view`` counts; elsewhere ``other`` does.
-    view, other : View
-        A field that ``other`` lacks counts as 0 there.
+    mask : Tensor of shape (B,), bool
+        Images whose view is ``chosen``; that of the others is ``otherwise``.
+    chosen, otherwise : View
+        Fields are tensors (B, ...), or None where a gate does not use them.
+
+    Returns
+    -------
+    View
+        ``chosen``, the newer one, decides which fields there are: one that is None
+        there is None for all images, whatever ``otherwise`` has. One that is None in
+        ``otherwise`` alone counts as 0 for its images.
     """
     fields = []
-    for new, old in zip(view, other, strict=True):
-        if new is None:
+    for value, other_value in zip(chosen, otherwise, strict=True):
+        if value is None:
             fields.append(None)
             continue
-        by_image = images.view(-1, *[1] * (new.dim() - 1))
-        if old is None:
-            old = new.new_zeros(())
-        fields.append(torch.where(by_image, new, old))
+        if other_value is None:
+            other_value = value.new_zeros(())
+        by_image = mask.view(-1, *[1] * (value.dim() - 1))  # (B, 1, ..., 1)
+        fields.append(torch.where(by_image, value, other_value))
     return View(*fields)
