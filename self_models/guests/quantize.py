@@ -45,6 +45,7 @@ from self_models.layers.neurons import (
 )
 from self_models.layers.stages import LINEAR
 from self_models.objectives.encoders import ENCODINGS, Encoding, direct
+from self_models.runtime.chains import Chain
 from self_models.runtime.graph import nodes_in_a_row
 from self_models.runtime.known_parts import check_known
 from self_models.runtime.outputs import INPUT
@@ -86,22 +87,27 @@ def portable_tanh(x: torch.Tensor) -> torch.Tensor:
     -------
     Tensor of the same shape, float32
     """
+    # Additions, products, quotients and floor() of float32, one after the other: each
+    # is rounded alike everywhere. exp() is not, and a fused multiply-add rounds
+    # otherwise. C does the same in the same order, so no line may be regrouped.
     size = x.abs()
+    # Below 0.625: x + x^3 P(x^2), with the polynomial P of tanhf.c
     square = x * x
     small = -5.70498872745e-3 * square + 2.06390887954e-2
     for factor in (-5.37397155531e-2, 1.33314422036e-1, -3.33332819422e-1):
         small = small * square + factor
     small = small * square * x + x
 
+    # From there on: 1 - 2 / (e^(2 |x|) + 1), with e^double = 2^n e^rest as in expf.c
     double = 2 * size.clamp(max=9)
-    n = (double * 1.44269504 + 0.5).floor()  # e^double = 2^n e^rest
-    rest = double - n * 0.693359375
+    n = (double * 1.44269504 + 0.5).floor()  # 1 / ln 2
+    rest = double - n * 0.693359375  # ln 2 in two parts, the first without rounding
     rest = rest - n * -2.12194440e-4
     grown = 1.9875691500e-4 * rest + 1.3981999507e-3
     for factor in (8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1):
         grown = grown * rest + factor
     grown = grown * (rest * rest) + rest + 1
-    power_of_2 = ((n.to(torch.int32) + 127) << 23).view(torch.float32)
+    power_of_2 = ((n.to(torch.int32) + 127) << 23).view(torch.float32)  # 2^n, by its bits
     grown = grown * power_of_2
     large = torch.where(size > 9, 1.0, 1 - 2 / (grown + 1))
     return torch.where(size < 0.625, small, torch.where(x < 0, -large, large))
@@ -227,10 +233,29 @@ class IntegerNeuron(SpikingNeuron):
     def forward(
         self, current: torch.Tensor, state: NeuronState | None = None
     ) -> tuple[torch.Tensor, NeuronState]:
-        """Run one timestep, see `SpikingNeuron.forward`; currents are float64."""
+        """Run one timestep in whole numbers, see `SpikingNeuron.forward`.
+
+        Parameters
+        ----------
+        current : Tensor of shape (B, ...), float64
+            What arrives, whole numbers.
+        state : NeuronState or None
+            Of the timestep before, with V as int32; None for neurons at rest.
+
+        Returns
+        -------
+        spikes : Tensor of shape (B, ...), float64
+            0 or 1.
+        state : NeuronState
+            V as int32, within its bounds.
+        """
         v = (state or self.at_rest(current)).v
+        # What leaks is rounded to a whole number. The update would multiply V by the
+        # leak without rounding, so it gets a leak of 1, and a current less what leaks.
         lost = v - decayed(v, self.leak)
-        spikes, v = self.update(current - lost, v.double(), self.threshold, 1, self.spike)
+        no_leak = 1
+        # float64 adds the whole numbers of 32 bits exactly, and is the currents' dtype.
+        spikes, v = self.update(current - lost, v.double(), self.threshold, no_leak, self.spike)
         return spikes, NeuronState(self.floored(v).int())
 
     def spike(
@@ -314,12 +339,22 @@ class IntegerSNN(VGG_SNN_STDB_wFeedback):
         return self
 
     def make_parts(self, **common: object) -> dict[str, object]:
-        """Return gate, rule and read-out, or raise ModelError for unknown ones."""
+        """Return gate, rule and read-out, see `VGG_SNN_STDB_wFeedback.make_parts`.
+
+        Their tanh and sigmoid are those that every machine rounds alike.
+
+        Raises
+        ------
+        ModelError
+            If one of them, or the encoding, has no form in whole numbers.
+        """
         parts = super().make_parts(**common, tanh=portable_tanh, sigmoid=portable_sigmoid)
-        forms = {name: type(part) for name, part in parts.items()}
-        forms["encoding"] = ENCODINGS.find(self.settings["encoding"]).send
-        for name, form in forms.items():
-            if form not in FORMS[name]:
+        # FORMS has what the kernel in C knows: classes of gates, rules and read-outs,
+        # and functions of encodings, which have no class of their own.
+        classes = {name: type(part) for name, part in parts.items()}
+        classes["encoding"] = ENCODINGS.find(self.settings["encoding"]).send
+        for name, class_of_part in classes.items():
+            if class_of_part not in FORMS[name]:
                 raise ModelError(
                     f"{WHO} does not know the {name} {self.settings[name]}: {INSTEAD}"
                 )
@@ -356,42 +391,44 @@ class IntegerSNN(VGG_SNN_STDB_wFeedback):
     def mark_bounds(self, tables: "Tables") -> None:
         """Mark in the kernel's tables where potentials surely stay within bounds.
 
-        No timestep adds more than all inputs at once would. ``narrow`` marks nodes
-        whose potentials fit 16 bits. ``unbounded`` says for how many timesteps the
-        potentials of neurons cannot reach their bounds.
+        No timestep adds more to a potential than all inputs at once would. From that
+        follow two columns of the table of nodes. ``narrow``: whether what the node adds
+        up in a run fits 16 bits, in which small machines then keep it. ``unbounded``:
+        for how many timesteps from rest no potential reaches a bound, in which the
+        kernel need not compare.
 
         Parameters
         ----------
         tables : Tables
-            The tables of this network. They are changed.
+            The tables of this network. These two columns are changed.
         """
-        input_signal = Signal(1.0, largest_sent(self), bool(tables.nodes[0]["valued"]))
-        signals = {0: input_signal}  # number of a node -> what it sends
+        # Number of a node -> what it sends. Node 0 is the input, which is `valued` if
+        # it may send other than 0 and 1, for example pixels below 0.
+        signals = {0: Signal(1.0, largest_sent(self), bool(tables.nodes[0]["valued"]))}
         neurons = {}
         for name, layer in self.whole_form().neurons.items():
             neurons[tables.numbers[name]] = layer
-        for number in tables.order.tolist():
+        for number in tables.order.tolist():  # as a timestep runs them: sources come first
             node = tables.nodes[number]
-            kind = node["kind"]
             chain = tables.chains.get(number)
             signal = signals[int(node["source"])]
-            if chain is None:  # average pools add up four values each
-                largest = signal.bound * 4 ** int(node["halvings"])
-            else:
-                (module,) = chain.modules
-                largest = largest_sum(module, signal)
-            if kind == K.RELAY:
+            largest = largest_arriving(signal, chain, int(node["halvings"]))
+            if node["kind"] == K.RELAY:  # it sends on the sum that arrives
+                # Weights may be below 0, and so may sums of weights.
                 signals[number] = Signal(1.0, largest, signal.signed or chain is not None)
             else:
-                signals[number] = Signal(1.0, 1, signed=False)
-            if kind == K.NEURONS:
+                signals[number] = Signal(1.0, 1, signed=False)  # spikes
+
+            if node["kind"] == K.NEURONS:
                 layer = neurons[number]
                 start = abs(layer.start)
                 room = max(min(-layer.lowest, layer.highest) - start, 0)
                 node["unbounded"] = room // max(largest, 1)
-                largest = largest * self.latency + start
-            adds_up = kind in (K.NEURONS, K.RELAY, K.DECODED)
-            node["narrow"] = adds_up and largest <= LARGEST_NARROW
+                largest_sum_of_node = largest * self.latency + start  # over a whole run
+            else:
+                largest_sum_of_node = largest
+            adds_up = node["kind"] in (K.NEURONS, K.RELAY, K.DECODED)
+            node["narrow"] = adds_up and largest_sum_of_node <= LARGEST_NARROW
 
     def start(self, *args: object, **kwargs: object) -> RunState:
         """Return a run at rest, see `VGG_SNN_STDB_wFeedback.start`."""
@@ -418,6 +455,25 @@ class IntegerSNN(VGG_SNN_STDB_wFeedback):
     ) -> torch.Tensor:
         """Add the decoder's output, in float32, to the read-out's sum."""
         return super().integrate(readout_sum, decoded.float() * self.decoded_unit, view)
+
+
+def largest_arriving(signal: "Signal", chain: Chain | None, halvings: int) -> float:
+    """Return a bound on what arrives at a neuron of the kernel's node in a timestep.
+
+    Parameters
+    ----------
+    signal : Signal
+        What the node takes.
+    chain : Chain or None
+        The layer with weights through which it comes, just one in whole numbers. None
+        if it comes through average pools alone, or as it is.
+    halvings : int
+        Number of these pools, each of which adds up four values.
+    """
+    if chain is None:
+        return signal.bound * 4**halvings
+    (module,) = chain.modules
+    return largest_sum(module, signal)
 
 
 # --- how a network gets whole numbers
@@ -733,16 +789,44 @@ def candidate_parts(
     unit: float,
     largest_current: int | None,
 ) -> list[int]:
-    """Return of how many parts of a unit a scale may be, the power of 2 first."""
-    largest = largest_weight(weight)
-    inputs = max(fan_in(weight, module, signal.signed), 1e-9)
+    """Return the numbers of parts with which a module's weights may be rounded.
+
+    The scale of a module is ``unit / parts``: a weight w becomes the whole number
+    ``w parts / unit``, rounded. So more parts round less, but make larger numbers.
+
+    Parameters
+    ----------
+    module : nn.Module
+        One of LINEAR.
+    weight : Tensor
+        Its weights, float64.
+    signal : Signal
+        What it takes.
+    unit : float
+        See ``quantize_linear``.
+    largest_current : int or None
+        Largest sum that is wanted, or None.
+
+    Returns
+    -------
+    list of int
+        At least 1 each. The first one makes the scale a power of 2 times the unit; the
+        others lie evenly from LOWEST_SCALE to HIGHEST_SCALE times the number with which
+        the largest weight just fits. Above 1 the largest weights are cut off, which may
+        be worth it for the others.
+    """
+    # Largest sum of inputs and weights: signal.bound * inputs * parts / unit as a whole
+    # number. It must stay below LARGEST, less a tenth for the bias and for rounding.
+    inputs = max(fan_in(weight, module, signal.signed), 1e-9)  # not 0, to divide by it
     most = min(0.9 * LARGEST * unit / (signal.bound * inputs), MOST_PARTS)
-    fitting = min(LEVELS * unit / largest, most)  # with which the largest weight just fits
+    # With which the largest weight becomes LEVELS, or less if sums do not allow that
+    fitting = min(LEVELS * unit / largest_weight(weight), most)
     if largest_current:
         narrow = largest_current * unit / (signal.bound * inputs)
-        if narrow > FEWEST_LEVELS / LEVELS * fitting:
+        leaves_enough_levels = narrow > FEWEST_LEVELS / LEVELS * fitting
+        if leaves_enough_levels:
             fitting = min(narrow, fitting)
-            most = fitting
+            most = fitting  # no candidate may have larger sums
     power_of_2 = unit * 2.0 ** floor(log2(fitting / unit))
     multiples = torch.linspace(LOWEST_SCALE, HIGHEST_SCALE, NUM_SCALES)
     candidates = [power_of_2, *(fitting * multiples).tolist()]

@@ -278,11 +278,16 @@ def fit_model(
 ) -> Target:
     """Fit thresholds to an ANN's activations, and the network's units to these.
 
-    A spike of a layer stands for as much of the ANN's activation as the layer's
-    threshold is, but counts 1 where it arrives. The network of an architecture makes up
-    for that by a unit for each layer: its current is the ANN's, divided by the
-    thresholds of all layers before it, and so are its threshold and its bias. A
-    TracedSNN has the thresholds multiplied into its weights: all its units are 1.
+    Let theta be the threshold of a layer on the ANN's scale, that is its largest
+    activation. Spikes in k of T timesteps stand for an activation of theta k / T. But a
+    spike arrives as 1, not as theta, so the next layer gets a current that is too small
+    by the factor 1 / theta. There are two ways to make up for that:
+
+    - A network of an architecture has a *unit* for each layer, the product of the
+      thresholds of all layers before it. Its current is the ANN's, divided by the unit,
+      so its threshold and its bias are divided by it, too.
+    - A TracedSNN has each threshold multiplied into the weights behind it. All its
+      units are 1.
 
     Parameters
     ----------
@@ -309,17 +314,18 @@ def fit_model(
     """
     activations = {f"network.{layer.name}": layer.module for layer in nonlinear}
     ann_biases = biases_of(model)
-    # First, as long as all weights and biases are the ANN's: thresholds on the ANN's
-    # scale, and what the ANN sends and answers.
+    # Sets thresholds, on the ANN's scale, and returns the layers' mean activations as
+    # rates, and the logits. It runs the ANN, and so comes first, while all weights and
+    # biases of the model are the ANN's.
     rates, logits = fit_levels(model, images, activations, on_layer)
     check_logits(logits, ann_logits, nonlinear)
     if isinstance(model, TracedSNN):
         # Spikes of several layers meet, so a link has no unit of its own.
-        scale_by_thresholds(model)
+        scale_by_thresholds(model)  # changes weights
         return Target(rates, logits, unit=1.0)
     # Thresholds before biases: the units follow from the thresholds as they then are.
-    fit_thresholds(model)
-    fit_biases(model, ann_biases)
+    fit_thresholds(model)  # divides thresholds by units
+    fit_biases(model, ann_biases)  # sets biases, to the ANN's divided by units
     return Target(rates, logits, output_unit(model))
 
 

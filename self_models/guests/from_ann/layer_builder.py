@@ -164,7 +164,10 @@ class LayerBuilder(fx.Interpreter):
         ModelError
             If a network here has no such operation.
         """
-        # A function, or the name of a method of tensors, or of a module of the ANN
+        # A function, or the name of a method of tensors, or of a module of the ANN. The
+        # order of the tests matters in two places: sums and torch.cat take several
+        # signals, so they come before what is done for one; and reshapes are found by
+        # their name alone, so they come last.
         operation = node.target
         if operation in SUMS:
             return self._add_sum(node, result)

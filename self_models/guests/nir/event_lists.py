@@ -128,11 +128,13 @@ def kernel_events(
     timesteps : int
         How many timesteps the recording has.
     values : ndarray of shape (n,), float32, optional
-        What events bring that lie in the order of timesteps; by default 1.
+        What each event brings; by default 1. Only for events that are in the order of
+        timesteps already: others are sorted here, and their values are not.
 
     Returns
     -------
     KernelEvents
+        With the events in the order of timesteps.
     """
     time, *places = columns
     if (time[1:] < time[:-1]).any():
@@ -144,6 +146,7 @@ def kernel_events(
         axis.astype(np.int32) * stride for axis, stride in zip(places, strides, strict=True)
     )
     events_per_timestep = np.bincount(time, minlength=timesteps)
+    # (T + 1,): before each timestep so many events came, and so many in all
     first = np.append(0, events_per_timestep.cumsum()).astype(np.int32)
     return KernelEvents(first, neurons, values)
 

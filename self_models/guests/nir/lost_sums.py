@@ -141,6 +141,13 @@ def candidate_terms(
 ) -> dict[Edge, Terms]:
     """Return, for each edge from an extra Input, what may be the terms of its sum.
 
+    For each sum of forward(), such as ``n(conv(b) + a)``, snnTorch's exporter writes an
+    extra Input with an edge to ``n``, in place of edges from the terms ``conv`` and
+    ``a``. ``find_terms`` finds candidates by shape. With several sums, one may be found
+    for two of them, and this narrows them down. For example, let there be two sums, and
+    the first one have only the candidate ``conv1``, the second ``conv1`` and ``conv2``:
+    then ``conv1`` is the first one's, and ``conv2`` the second one's.
+
     Parameters
     ----------
     mended : nir.NIRGraph
@@ -149,6 +156,11 @@ def candidate_terms(
         Edges from extra Inputs.
     written_edges : list of Edge
         Edges of the graph as it was in the file.
+
+    Returns
+    -------
+    dict of {Edge: Terms}
+        Extra Input and its target -> candidates.
     """
     all_terms = {edge: find_terms(mended, edge[1]) for edge in lost}
     # An edge belongs to one sum: what is the only candidate of one is none of another.
@@ -156,7 +168,8 @@ def candidate_terms(
     candidates = {}
     for edge, terms in all_terms.items():
         free = [dangling for dangling in terms.dangling if dangling not in taken]
-        dangling = free or terms.dangling
+        # If none is free, the only candidate that is taken is this sum's own
+        dangling = free if free else terms.dangling
         # Those that lead to the other term come first, as in conv(a) + a
         targets = {source for source, _ in dangling}
         leading = {source for source, target in written_edges if target in targets}

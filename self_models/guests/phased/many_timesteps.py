@@ -30,6 +30,11 @@ def advance_phased(
 ) -> dict[str, torch.Tensor]:
     """Take all timesteps of a run at once, in place.
 
+    A phase is T timesteps. In the first one the input sends, and in phase d the neurons
+    at depth d fire, d links behind the input. An end of the graph at depth d, the
+    logits or the decoder's output, gets signals from depth d - 1, and so in phase
+    d - 1, counted from 0.
+
     Parameters
     ----------
     model : VGG_SNN_STDB_wFeedback
@@ -52,23 +57,29 @@ def advance_phased(
     # In memory, not as a view of one image: sums over timesteps round by layout
     input_signal = torch.stack([*encode_input(model, run, draws[:phase_length])])
     node_outputs = {INPUT: input_signal}
-    propagate_phases(model, run, node_outputs)
+    propagate_phases(model, run, node_outputs)  # fills in what all other nodes send
 
+    # Before their phase the logits are those at rest, and after it they stay.
     currents = node_outputs[graph.ends["output"]].to(run.logits.dtype)
-    growing = accumulate_logits(run.logits, currents, 1, at_once=model.training)
+    growing = accumulate_logits(run.logits, currents, leak=1, at_once=model.training)
     steps_before = (depths["output"] - 1) * phase_length
     logits = torch.stack(
         fill_phases(growing, steps_before, num_steps, before=run.logits, after=growing[-1])
     )
     run.logits = logits[-1]
 
+    # Outside of its phase nothing arrives from the decoder.
     decoded = [None] * num_steps
     if model.has_feedback:
         codes = node_outputs[graph.ends["decoded"]]
         nothing = torch.zeros_like(codes[0])
         steps_before = (depths["decoded"] - 1) * phase_length
         decoded = fill_phases(codes, steps_before, num_steps, before=nothing, after=nothing)
-    outputs = stack_outputs([model.read_out_and_gate(run, code) for code in decoded])
+    # Each call changes the run, from which the next one goes on: in order of timesteps.
+    outputs_by_step = []
+    for code in decoded:
+        outputs_by_step.append(model.read_out_and_gate(run, code))
+    outputs = stack_outputs(outputs_by_step)
     outputs["logits"] = logits
     outputs["spikes"] = counts_by_layer(run, model.layers, num_steps)
     return outputs

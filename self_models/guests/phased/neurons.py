@@ -109,12 +109,33 @@ class PhasedNeuron(SpikingNeuron):
     def forward(
         self, current: torch.Tensor, state: PhasedState | None = None
     ) -> tuple[torch.Tensor, PhasedState]:
-        """Run one timestep, see `SpikingNeuron.forward`."""
-        current = current.to(self.threshold.dtype)
+        """Run one timestep of the phase in which the network is.
+
+        A phase is ``self.steps`` timesteps. In phase ``fires_in - 1`` the layer charges
+        (turn -1), in phase ``fires_in`` it fires (turn 0), and then it rests.
+
+        Parameters
+        ----------
+        current : Tensor of shape (B, ...)
+            What arrives, with the biases of the layers that bring it.
+        state : PhasedState or None
+            Of the timestep before; None for neurons at rest.
+
+        Returns
+        -------
+        spikes : Tensor of shape (B, ...)
+            0 or 1; 0 in all phases but one.
+        state : PhasedState
+        """
+        current = current.to(self.threshold.dtype)  # float32 where products are bfloat16
         v, step, zero_input_response = state or self.at_rest(current)
         phase = step // self.steps
         turn = phase - self.fires_in
-        is_early = turn < -1  # it does not yet charge: what arrives is of skip connections
+        # Before the layer charges, spikes may come by a skip connection. These count,
+        # and V adds them up. The biases that come with them are those of silent
+        # timesteps, and do not: PhasedTiming.initial_state() has put their sum into
+        # the state, or None where no skip connection leads, so that nothing counts.
+        is_early = turn < CHARGES
         if is_early and zero_input_response is None:
             current = torch.zeros_like(v)
         elif is_early:

@@ -76,24 +76,30 @@ class PhaseSchedule:
         """Names of the linear nodes whose signal goes to neurons alone.
 
         Of such a node the sum over timesteps is enough, since the neurons that it leads
-        to charge before they fire.
+        to charge before they fire. It leads there directly, or through nodes that pass
+        on what arrives as it is. Left out are nodes whose signal is needed in each
+        timestep: an end of the graph, which is read then, and senders, that is neurons
+        and maximum pools.
         """
         graph = self.graph
         neurons = {
             name for name, module in graph.modules.items() if isinstance(module, SpikingNeuron)
         }
-        names = set(neurons)
+        accepted = set()
+        # From the last node to the first: the targets of a node have been looked at
+        # before the node itself.
         for node in reversed(graph.nodes):
             targets = graph.targets[node.name]
-            if not targets or is_sender(node.module) or node.name in graph.ends.values():
+            is_end = not targets or node.name in graph.ends.values()
+            if is_end or is_sender(node.module):
                 continue
-            lead_on = [
-                target in neurons or (target in names and passes(graph.modules[target]))
-                for target in targets
-            ]
-            if all(lead_on):
-                names.add(node.name)
-        return names - neurons
+            lead_to_neurons = []
+            for target in targets:
+                passes_on = target in accepted and passes(graph.modules[target])
+                lead_to_neurons.append(target in neurons or passes_on)
+            if all(lead_to_neurons):
+                accepted.add(node.name)
+        return accepted
 
 
 def schedule_of(graph) -> PhaseSchedule:

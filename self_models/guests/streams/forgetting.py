@@ -34,9 +34,12 @@ def forget(model: "VGG_SNN_STDB_wFeedback", run: RunState, opened: torch.Tensor)
         Pixels that were blocked for the image before, and are open for the present one.
     """
     surprise = model.settings["surprise"]
+    # (B,), one share for each image
     keep = 1 - (surprise * share_of_active(opened, run.image)).clamp(max=1)
     neurons = model.neurons()
-    run.graph_state = run.graph_state.copy()  # whoever holds the state of before keeps it
+    # The copy has a dict of layer states of its own. Whoever holds the state of before,
+    # for example a stream's caller, keeps it as it was.
+    run.graph_state = run.graph_state.copy()
     layer_states = run.graph_state.layer_states
     for name in layer_states.keys() & neurons.keys():
         state = layer_states[name]
@@ -45,9 +48,11 @@ def forget(model: "VGG_SNN_STDB_wFeedback", run: RunState, opened: torch.Tensor)
     run.readout_sum = model.decayed(run.readout_sum, keep).masked_fill(opened, 0)
     run.logits = model.decayed(run.logits, keep)
 
+    # Last, since the prediction is made from the sum and the logits that are left. By
+    # it the gate says anew which pixels are open.
     prediction = model.on_pixel_scale(model.prediction(run))
     judged = model.gate.next_view(run.image, prediction, run.view)
-    has_opened = opened.flatten(1).any(1)
+    has_opened = opened.flatten(1).any(1)  # (B,)
     run.view = choose_view(has_opened, judged, run.view)
 
 

@@ -190,6 +190,9 @@ class Stream:
         ModelError
             If it is damaged, or of another network. Nothing changes then.
         """
+        # Everything is checked before anything changes: what follows reset() does not
+        # fail for a state that check_state() lets pass. A stream that has not begun,
+        # with 0 steps, has no tensors to check or to restore.
         seed = required(WHOLE, "seed", state.get("seed"))
         steps = required(WHOLE, "steps", state.get("steps"))
         if steps:
