@@ -21,7 +21,7 @@ from self_models.guests.quantize import (
     decayed,
     portable_tanh,
     quantize,
-    quantize_linear,
+    quantize_pool,
 )
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_2 import AdaptiveTimestepsSNN
@@ -169,7 +169,7 @@ def test_what_does_not_fit_in_five_steps_is_refused_by_hand():
 
 def test_an_average_pool_by_hand():
     """A pool adds four up and quarters the unit."""
-    pooled = quantize_linear(nn.AvgPool2d(2), Signal(0.5, 3, signed=False))
+    pooled = quantize_pool(nn.AvgPool2d(2), Signal(0.5, 3, signed=False))
     assert pooled == Signal(0.125, 12, signed=False)
 
 

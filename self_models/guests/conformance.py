@@ -123,20 +123,53 @@ def first_difference(
     """
     if isinstance(a, SNNOutput) and isinstance(b, SNNOutput):
         difference = compare_outputs(a, b, tolerance)
-        return difference and add_potentials(difference, (a, b))
+        if difference is None:
+            return None
+        return add_potentials(difference, (a, b))
     images = tensor_of(images)
     for numbers in torch.arange(len(images)).split(BATCH_SIZE):
         batch = make_batch(images, numbers, seed, uniforms)
         difference = compare_outputs(run(a, batch), run(b, batch), tolerance)
         if difference:
+            # compare_outputs() counts images within the batch. (1,), to select one.
             number = numbers[[difference.image]]
-            batch = make_batch(images, number, seed, uniforms)
-            recorded = (run_recorded(a, batch), run_recorded(b, batch))
-            difference_alone = compare_outputs(*recorded, tolerance)
-            if difference_alone:
-                difference = add_potentials(difference_alone, recorded, (a, b))
-            return difference._replace(image=int(number))
+            image_alone = make_batch(images, number, seed, uniforms)
+            return difference_with_potentials(a, b, image_alone, tolerance, difference)
     return None
+
+
+def difference_with_potentials(
+    a: object, b: object, batch: "Batch", tolerance: float | None, known: Difference
+) -> Difference:
+    """Run an image in which two networks differ once more, now recorded.
+
+    Parameters
+    ----------
+    a, b : SNN or EventEngine
+        The networks.
+    batch : Batch
+        The image alone.
+    tolerance : float or None
+        See ``first_difference``.
+    known : Difference
+        The one that was found when the image ran among others, not recorded.
+
+    Returns
+    -------
+    Difference
+        That of the recorded runs, with potentials and thresholds. It may be an earlier
+        one, since these are compared by neuron, and the others by sums of spikes. It is
+        ``known`` if alone the image makes no difference, which happens where sums are
+        rounded otherwise in batches of another size.
+    """
+    outputs = (run_recorded(a, batch), run_recorded(b, batch))
+    difference = compare_outputs(*outputs, tolerance)
+    if difference is None:
+        difference = known
+    else:
+        difference = add_potentials(difference, outputs)
+        difference = add_thresholds(difference, list(outputs[0].spikes), (a, b))
+    return difference._replace(image=int(batch.draws.index))
 
 
 # --- runs
@@ -180,23 +213,59 @@ def model_of(network: object) -> object:
 def run_recorded(network: object, batch: Batch) -> SNNOutput:
     """Run a network on an image, and record spikes and potentials of all its layers.
 
-    An event engine records nothing in a run whose uniforms are given, of recordings or
-    of a phased network.
+    What runs on the event engine is recorded by a stream of it, one timestep after the
+    other. A stream makes its draws itself, shows still images and knows no phases, so a
+    run whose uniforms are given, of recordings or of a phased network stays without a
+    record: its difference then has no potentials.
+
+    Parameters
+    ----------
+    network : SNN or EventEngine
+        The network.
+    batch : Batch
+        The image.
+
+    Returns
+    -------
+    SNNOutput
+        With ``recorded``, or with None there in the cases above.
     """
     model = model_of(network)
-    images, uniforms, draws = batch
+    engine = event_engine_of(network)
+    if engine is None:
+        record = record_of_all(model, batch)
+        return model(batch.images, uniforms=batch.uniforms, draws=batch.draws, record=record)
+    output = engine(batch.images, batch.uniforms, batch.draws)
+    has_stream = batch.uniforms is None and not model.frames and not model.timing.is_phased
+    if not has_stream:
+        return output
+    return output._replace(recorded=record_events(engine, batch, output.steps))
+
+
+def event_engine_of(network: object) -> EventEngine | None:
+    """Return the event engine that runs a network, or None where PyTorch runs it.
+
+    An engine ``serves`` if its kernel can run the network as it is now.
+    """
     engine = network
     if not isinstance(network, EventEngine):
         engine = getattr(network, "engine", None)
-    if not engine or not engine.serves():
-        layers = list(model(images, uniforms=uniforms, draws=draws, frames=False).spikes)
-        record = dict.fromkeys(layers[1:], ("spikes", "membrane"))
-        record["input"] = "spikes"
-        return model(images, uniforms=uniforms, draws=draws, record=record)
-    output = engine(images, uniforms, draws)
-    if uniforms is not None or model.frames or model.timing.is_phased:
-        return output
-    return output._replace(recorded=record_events(engine, batch, output.steps))
+    if engine and engine.serves():
+        return engine
+    return None
+
+
+def record_of_all(model: object, batch: Batch) -> dict[str, str | tuple[str, ...]]:
+    """Return the argument ``record`` for spikes and potentials of all layers.
+
+    What only is called like an SNN need not have a list of its layers. An output has
+    their names, the input first, so the model runs once for these.
+    """
+    output = model(batch.images, uniforms=batch.uniforms, draws=batch.draws, frames=False)
+    layers_of_neurons = list(output.spikes)[1:]
+    record = dict.fromkeys(layers_of_neurons, ("spikes", "membrane"))
+    record["input"] = "spikes"  # which has no potential
+    return record
 
 
 def record_events(engine: EventEngine, batch: Batch, steps: torch.Tensor) -> dict:
@@ -259,50 +328,95 @@ class Comparison(NamedTuple):
 def compare_outputs(
     a: SNNOutput, b: SNNOutput, tolerance: float | None = None
 ) -> Difference | None:
-    """Find the first difference of two outputs, without potentials."""
+    """Find the first difference of two outputs.
+
+    First is the difference in the image with the lowest number; in that image the
+    earliest timestep; in that timestep the part that comes first in ``paired_parts``;
+    and in that part the neuron with the lowest number.
+
+    Parameters
+    ----------
+    a, b : SNNOutput
+        Outputs of T timesteps for B images.
+    tolerance : float or None
+        See ``first_difference``.
+
+    Returns
+    -------
+    Difference or None
+        Its ``potentials`` and ``thresholds`` are None, see ``add_potentials``. None if
+        the outputs have no difference.
+
+    Raises
+    ------
+    ModelError
+        If the outputs have other layers, or are of another shape.
+    """
     if list(a.spikes) != list(b.spikes) or a.logits_by_step.shape != b.logits_by_step.shape:
         raise ModelError(
             "these runs cannot be compared: they have other layers, classes or timesteps, "
             "or other images"
         )
     comparisons = list(compare_parts(a, b, tolerance))
-    part_differs = torch.stack([part.differs.any(2) for part in comparisons])  # (parts, T, B)
+    # part.differs is (T, B, n), with another n for each part: (parts, T, B) for all
+    part_differs = torch.stack([part.differs.any(2) for part in comparisons])
     if not part_differs.any():
         return None
-    image = int(part_differs.any(0).any(0).nonzero()[0])
-    step = int(part_differs[..., image].any(0).nonzero()[0])
-    part = comparisons[int(part_differs[:, step, image].nonzero()[0])]
-    neuron = int(part.differs[step, image].nonzero()[0])
-    ours = part.ours[step, image]
+    image = first_true(part_differs.any(0).any(0))
+    step = first_true(part_differs[:, :, image].any(0))
+    part = comparisons[first_true(part_differs[:, step, image])]
+    neuron = first_true(part.differs[step, image])
+    ours = part.ours[step, image]  # (n,)
     theirs = part.theirs[step, image]
     return Difference(
-        image,
-        step,
-        part.name,
-        neuron if len(ours) > 1 else None,
-        ours[neuron].item(),
-        theirs[neuron].item(),
+        image=image,
+        step=step,
+        layer=part.name,
+        neuron=neuron if len(ours) > 1 else None,
+        a=ours[neuron].item(),
+        b=theirs[neuron].item(),
     )
+
+
+def first_true(values: torch.Tensor) -> int:
+    """Return the first index at which values (n,) are True; one must be."""
+    return int(values.nonzero()[0])
 
 
 def compare_parts(a: SNNOutput, b: SNNOutput, tolerance: float | None) -> Iterator[Comparison]:
     """Compare all parts that both outputs have, in the order in which a timestep runs.
 
-    Values other than spikes and switches are compared if there is a tolerance.
+    Spikes, and what is no fraction, such as whether a pixel is open, have to be equal.
+    So do spikes of a layer, though they are float32: they are whole numbers. Other
+    values, such as potentials and logits, are compared if there is a tolerance.
+
+    Parameters
+    ----------
+    a, b : SNNOutput
+        Outputs of T timesteps for B images.
+    tolerance : float or None
+        See ``first_difference``.
+
+    Yields
+    ------
+    Comparison
+        Of each part, (T, B, n): n is 1 for what each image has once.
     """
     for part in paired_parts(a, b):
         if part.ours is None or part.theirs is None:
             continue
+        # (T, B) becomes (T, B, 1), and (T, B, C, H, W) becomes (T, B, C H W)
         ours = part.ours[..., None].flatten(2)
         theirs = part.theirs[..., None].flatten(2)
-        if part.name in a.spikes or not ours.is_floating_point():
-            yield Comparison(part.name, ours, theirs, ours != theirs)
+        is_layer_of_spikes = part.name in a.spikes
+        if is_layer_of_spikes or not ours.is_floating_point():
+            yield Comparison(part.name, ours, theirs, differs=ours != theirs)
         elif tolerance is not None:
             same_type = theirs.to(ours.dtype)
             is_near = torch.isclose(
                 ours, same_type, rtol=tolerance, atol=tolerance, equal_nan=True
             )
-            yield Comparison(part.name, ours, theirs, ~is_near)
+            yield Comparison(part.name, ours, theirs, differs=~is_near)
 
 
 class PairedPart(NamedTuple):
@@ -398,11 +512,7 @@ def recorded_layer(output: SNNOutput, name: str) -> RecordedLayer:
     return RecordedLayer(recorded.get("spikes"), recorded.get("membrane"))
 
 
-def add_potentials(
-    difference: Difference,
-    outputs: tuple[SNNOutput, SNNOutput],
-    networks: tuple[object, ...] = (),
-) -> Difference:
+def add_potentials(difference: Difference, outputs: tuple[SNNOutput, SNNOutput]) -> Difference:
     """Return a difference with the potentials of its neuron, if both are recorded.
 
     Parameters
@@ -410,27 +520,46 @@ def add_potentials(
     difference : Difference
         Of these outputs.
     outputs : tuple of (SNNOutput, SNNOutput)
-        Recorded runs.
-    networks : tuple of object
-        The networks, for the thresholds, if they are known.
+        Runs, whose records of a layer's membrane are (T, B, ...).
 
     Returns
     -------
     Difference
+        The same if there is no such record, or if only sums of the layer's spikes were
+        compared, so that the neuron is not known.
     """
     membranes = [recorded_layer(output, difference.layer).membrane for output in outputs]
     if any(membrane is None for membrane in membranes):
         return difference
-    if difference.neuron is None and membranes[0][0, 0].numel() > 1:
-        return difference  # only the sum of all spikes is known
-    neuron = difference.neuron or 0
+    neuron = difference.neuron
+    if neuron is None:
+        num_neurons = membranes[0][0, 0].numel()
+        if num_neurons > 1:
+            return difference
+        neuron = 0  # a layer of one neuron: a sum of its spikes is its spike
     potentials = []
     for membrane in membranes:
-        layer = membrane[difference.step, difference.image]
+        layer = membrane[difference.step, difference.image]  # (...), of all its neurons
         potentials.append(layer.flatten()[neuron].item())
-    layers = list(outputs[0].spikes)[1:]
-    number = layers.index(difference.layer) if networks else None
+    return difference._replace(neuron=neuron, potentials=tuple(potentials))
+
+
+def add_thresholds(
+    difference: Difference, layers: list[str], networks: tuple[object, object]
+) -> Difference:
+    """Return a difference with the thresholds of its layer, if it has potentials.
+
+    Parameters
+    ----------
+    difference : Difference
+        See ``add_potentials``, which comes before.
+    layers : list of str
+        "input", then the names of the networks' layers of neurons.
+    networks : tuple of (object, object)
+        The networks. ``thresholds`` of each has those of the layers of neurons.
+    """
+    if difference.potentials is None:
+        return difference
+    number = layers[1:].index(difference.layer)
     thresholds = [model_of(network).thresholds[number] for network in networks]
-    return difference._replace(
-        neuron=neuron, potentials=tuple(potentials), thresholds=tuple(thresholds) or None
-    )
+    return difference._replace(thresholds=tuple(thresholds))

@@ -41,6 +41,18 @@ READOUT = "read-out, blocking test"
 PARTS = ("input", "encoder", "decoder", READOUT, "classifier")
 EXECUTIONS = ("event-driven", "layer by layer")
 JOULES_PER_PICOJOULE = 1e-12
+# Fields of an Entry that add up where several links lead to a layer
+ADDED_FIELDS = (
+    "weights",
+    "sources",
+    "formula",
+    "synops",
+    "acs",
+    "macs",
+    "dense",
+    "one_pass",
+    "biases",
+)
 
 
 @dataclass(frozen=True)
@@ -144,24 +156,71 @@ class Entry:
         float
             In pJ per image.
         """
+        add = convention.picojoules["add"]  # pJ for one operation, as all prices
+        multiply_add = convention.picojoules["multiply_add"]
+        operation = multiply_add if self.real else add  # what one input costs at a weight
+        if convention.counts == "rate":  # such a convention has neither memory nor leaks
+            return self.rate * self.formula * operation
+        leak = multiply_add - add if leaks else 0.0  # what it adds to an update
+        if execution == "event-driven":
+            return self._event_driven_picojoules(convention, operation, leak)
+        return self._layer_by_layer_picojoules(convention, leak)
+
+    def _event_driven_picojoules(
+        self, convention: Convention, operation: float, leak: float
+    ) -> float:
+        """Return what the layer costs for one image if each spike is sent on at once.
+
+        Parameters
+        ----------
+        convention : Convention
+            The prices, with the memory's.
+        operation : float
+            pJ for a synaptic operation.
+        leak : float
+            pJ by which a leak makes the update of a membrane dearer.
+
+        Returns
+        -------
+        float
+            In pJ per image.
+        """
+        # A synaptic operation reads a weight, and reads and writes a membrane. A spike
+        # is written once, as an event, and read once.
+        weight_access = convention.access(self.weights)
+        membrane_access = 2 * convention.access(self.neurons)
+        event_access = 2 * convention.access(self.neurons)
+        cost = self.fixed(convention)
+        cost += self.synops * operation + self.synops * (weight_access + membrane_access)
+        cost += self.spikes * event_access
+        return cost + self.reached * leak
+
+    def _layer_by_layer_picojoules(self, convention: Convention, leak: float) -> float:
+        """Return what the layer costs for one image if it runs in every timestep.
+
+        Parameters
+        ----------
+        convention : Convention
+            The prices, with the memory's.
+        leak : float
+            pJ by which a leak makes the update of a membrane dearer.
+
+        Returns
+        -------
+        float
+            In pJ per image.
+        """
+        # An addition or multiply-add reads an input and a weight. A membrane is read
+        # and written once in each timestep.
+        input_access = convention.access(self.sources)
+        weight_access = convention.access(self.weights)
+        membrane_access = 2 * convention.access(self.neurons)
         add = convention.picojoules["add"]
         multiply_add = convention.picojoules["multiply_add"]
-        operation = multiply_add if self.real else add
-        if convention.counts == "rate":
-            return self.rate * self.formula * operation
-        weight_access = convention.access(self.weights)
-        membrane_access = 2 * convention.access(self.neurons)  # it is read and written
-        membrane_leak = leaks * (multiply_add - add)
-        cost = self.fixed(convention)
-        if execution == "event-driven":
-            event_access = 2 * convention.access(self.neurons)  # written and read
-            cost += self.synops * operation + self.synops * (weight_access + membrane_access)
-            cost += self.spikes * event_access
-            return cost + self.reached * membrane_leak
-        input_access = convention.access(self.sources)
         arithmetic = self.acs * add + self.macs * multiply_add
+        cost = self.fixed(convention)
         cost += arithmetic + (self.acs + self.macs) * (weight_access + input_access)
-        return cost + self.updates * (membrane_access + membrane_leak)
+        return cost + self.updates * (membrane_access + leak)
 
 
 @dataclass(frozen=True)
@@ -232,9 +291,14 @@ class Ledger:
     def ann_joules(self, convention: Convention, bits: int = 32) -> float:
         """Estimate the energy of a pass of the ANN of this encoder and classifier.
 
-        Each input is multiplied with each weight, exact at borders. Each of these
+        Each input is multiplied with each weight that it meets. Each of these
         operations reads a word for the input and one for the weight, and each output is
-        written once.
+        written once. An access costs the more the larger its memory is, which has as
+        many words as the layer has inputs, weights or outputs.
+
+        How many operations there are depends on the convention. By default they are
+        exact: at borders, where a kernel reaches beyond the image, fewer. With
+        ``counts`` "rate" they are ``Entry.formula``, as if borders were full.
 
         Parameters
         ----------
@@ -251,15 +315,15 @@ class Ledger:
         operation = "multiply_add" if bits == 32 else "multiply_add_int8"
         price = convention.picojoules[operation]
         bytes_per_word = bits // 8
-        total = 0.0
+        total = 0.0  # in pJ
         for entry in self.entries:
             if entry.part not in ("encoder", "classifier"):
                 continue
             weight_access = convention.access(entry.weights, bytes_per_word)
             input_access = convention.access(entry.sources, bytes_per_word)
             output_access = convention.access(entry.neurons, bytes_per_word)
-            count = entry.formula if convention.counts == "rate" else entry.one_pass
-            total += count * (price + (weight_access + input_access)) + (
+            operations = entry.formula if convention.counts == "rate" else entry.one_pass
+            total += operations * (price + (weight_access + input_access)) + (
                 entry.neurons * output_access
             )
         return JOULES_PER_PICOJOULE * total
@@ -379,18 +443,28 @@ def entries_of(
     # classifier. It runs once, so only the first of these links is charged for it.
     charged = set()
     for link in graph.links:
-        if link.target in graph.pools:
+        # No row is made of what leads to a maximum pool, which passes on spikes of the
+        # neurons before it, nor of a link without modules, as from a decoder that ends
+        # in neurons to its end "decoded": nothing is computed there.
+        if link.target in graph.pools or not link.through:
             continue
-        modules = [name for name in link.through if name in counts["dense"] or name == link.end]
+        modules = counted_modules(link, counts["dense"])
         new_modules = [name for name in modules if name not in charged]
         charged.update(modules)
-        if not link.through:  # a decoder that ends in neurons
-            continue
         entry = entry_of_link(model, link, new_modules, counts, figures)
         if link.target in entries:
             entry = add_entries(entries[link.target], entry)
         entries[link.target] = entry
     return [*entries.values()]
+
+
+def counted_modules(link: Link, dense: Mapping[str, float]) -> list[str]:
+    """Return the names of a link's modules for which an OperationCounter has numbers.
+
+    These are the modules with weights, which have a number in ``dense``, and the last
+    one, even if it is an average pool: what arrives at the target is counted under it.
+    """
+    return [name for name in link.through if name in dense or name == link.end]
 
 
 def entry_of_link(
@@ -402,10 +476,8 @@ def entry_of_link(
 ) -> Entry:
     """Make the row of what one link leads to.
 
-    The fields of `Entry` say what each number means. They have four origins: the
-    layout of the link alone; spikes, as the evaluation gives them; counts of each of
-    the link's modules, which are summed; and counts that OperationCounter files under
-    the last module before the target.
+    The fields of `Entry` say what each number means. They come from three places: the
+    layout of the link; spikes, as the evaluation gives them; and counts of operations.
 
     Parameters
     ----------
@@ -416,59 +488,108 @@ def entry_of_link(
     new_modules : list of str
         Those of its modules that no earlier row has been charged with. Counts of other
         modules are left out, so that the sum over all rows has each module once.
-    counts, figures
-        See ``entries_of``. Of all images, and per image.
+    counts : dict of {str: dict of {str: float}}
+        Sums over all images, see ``entries_of``.
+    figures : dict of {str: object}
+        Means per image, but for "images", their number; see ``entries_of``.
 
     Returns
     -------
     Entry
         Means per image.
     """
-    images = figures["images"]
-    name = link.target
-    neurons = prod(link.chain.after)
+    entry = Entry(
+        layer=link.target,
+        part=part_of_target(link.target),
+        neurons=prod(link.chain.after),
+        weights=number_of_weights(link),
+        sources=prod(link.chain.before),
+        formula=operations_by_formula(link),
+    )
+    entry = with_spikes(entry, model, link, figures)
+    return with_operations(entry, link, new_modules, counts, figures["images"])
+
+
+def with_spikes(
+    entry: Entry, model: VGG_SNN_STDB_wFeedback, link: Link, figures: Mapping[str, object]
+) -> Entry:
+    """Return a row with what a link's source and target send, per image.
+
+    Parameters
+    ----------
+    entry : Entry
+        The row.
+    model : VGG_SNN_STDB_wFeedback
+        The network.
+    link : Link
+        What the row is of.
+    figures : dict of {str: object}
+        Means per image: "spikes" by layer, and "comparisons" of a pixel with its
+        prediction in all.
+    """
+    spikes = figures["spikes"]
+    # A maximum pool has none of its own in `spikes`: it passes on those of the neurons
+    # before it. But it has fewer outputs, which share them.
+    firing_source = model.graph.before_pools(link.source)
+    num_senders = prod(model.graph.shapes[link.source])
+    # Without draws there are no input spikes: the pixels are sent as they are.
+    sends_pixels = firing_source == INPUT and not model.encoding.uses_draws
+    # Pixels are compared with what the decoder predicts, so its row has that.
+    comparisons = figures["comparisons"] if link.target == "decoded" else 0.0
+    return replace(
+        entry,
+        real=sends_pixels,
+        rate=spikes[firing_source] / num_senders,
+        spikes=spikes.get(link.target, 0.0),  # an end sends none
+        comparisons=comparisons,
+    )
+
+
+def with_operations(
+    entry: Entry,
+    link: Link,
+    new_modules: Sequence[str],
+    counts: Mapping[str, Mapping[str, float]],
+    images: int,
+) -> Entry:
+    """Return a row with the operations of a link's modules, per image.
+
+    Parameters
+    ----------
+    entry : Entry
+        The row.
+    link : Link
+        What it is of.
+    new_modules : list of str
+        Modules that the row is charged with, see ``entry_of_link``.
+    counts : dict of {str: dict of {str: float}}
+        Kind of an operation -> name of a module -> number, over all images. Of each
+        module: "dense", operations of all inputs with all weights; "acs" and "macs",
+        those with inputs that are not 0, as additions and as multiply-adds; and
+        "steps", timesteps. Of the last module before neurons: "events", additions that
+        spikes cause there; "biases"; and "reached", at how many neurons spikes arrive.
+    images : int
+        Number of images.
+    """
     # How many timesteps an image takes: each module runs in all of them, so the first
     # one says it as well as any other.
     steps = next(iter(counts["steps"].values()), 0) / images
-
-    # Spikes that arrive. A maximum pool has none of its own in `spikes`: it passes on
-    # those of the neurons before it. But it has fewer outputs, which share them.
-    spikes = figures["spikes"]
-    firing_source = model.graph.before_pools(link.source)
-    num_senders = prod(model.graph.shapes[link.source])
-    sends_pixels = firing_source == INPUT and not model.encoding.uses_draws
-
-    # Sums over modules
     dense = mean_count(counts["dense"], new_modules, images)
-    acs = mean_count(counts["acs"], new_modules, images)
-    macs = mean_count(counts["macs"], new_modules, images)
 
     # Counts of the last module alone; none if an earlier row has them
     last_module = [link.end] if link.end in new_modules else []
     biases = mean_count(counts["biases"], last_module, images)
     # A bias arrives at its neuron, too. It goes to all of them, spikes only to some.
     reached_by_spikes = mean_count(counts["reached"], last_module, images)
-    reached = max(reached_by_spikes, biases)
-
-    return Entry(
-        layer=name,
-        part=part_of_target(name),
-        neurons=neurons,
-        weights=number_of_weights(link),
-        sources=prod(link.chain.before),
-        formula=operations_by_formula(link),
-        real=sends_pixels,
-        rate=spikes[firing_source] / num_senders,
-        spikes=spikes.get(name, 0.0),  # an end sends none
+    return replace(
+        entry,
         synops=mean_count(counts["events"], last_module, images),
-        acs=acs,
-        macs=macs,
+        acs=mean_count(counts["acs"], new_modules, images),
+        macs=mean_count(counts["macs"], new_modules, images),
         dense=dense,
-        updates=neurons * steps,
-        reached=reached,
+        updates=entry.neurons * steps,
+        reached=max(reached_by_spikes, biases),
         biases=biases,
-        # The blocking test compares what the decoder predicts.
-        comparisons=figures["comparisons"] * (name == "decoded"),
         one_pass=dense / steps if steps else 0.0,
     )
 
@@ -504,27 +625,33 @@ def operations_by_formula(link: Link) -> int:
 
 
 def add_entries(entry: Entry, other: Entry) -> Entry:
-    """Return the row of a layer that several links lead to, from the rows of two."""
-    summed = {}
-    for name in (
-        "weights",
-        "sources",
-        "formula",
-        "synops",
-        "acs",
-        "macs",
-        "dense",
-        "one_pass",
-        "biases",
-    ):
-        summed[name] = getattr(entry, name) + getattr(other, name)
-    # The mean of both rates, weighted by how much each is used
+    """Return the row of a layer that several links lead to, from the rows of two.
+
+    What belongs to links adds up: ADDED_FIELDS. What belongs to the layer, such as its
+    neurons, updates and spikes, is the same in both rows, and stays as ``entry`` has
+    it. A new field of Entry needs to be looked at here.
+
+    Parameters
+    ----------
+    entry : Entry
+        The row of the links so far.
+    other : Entry
+        The row of one more link to the same layer.
+    """
+    added = {}
+    for name in ADDED_FIELDS:
+        added[name] = getattr(entry, name) + getattr(other, name)
+    # Sources that send more or less are weighted by how often a weight meets them, so
+    # that rate times formula is the sum of both rows'.
     rate = entry.rate * entry.formula + other.rate * other.formula
     return replace(
         entry,
-        **summed,
-        rate=rate / max(1, summed["formula"]),
+        **added,
+        rate=rate / max(1, added["formula"]),
+        # One price for the row: if any source sends pixels, operations are MACs.
         real=entry.real or other.real,
+        # Spikes of both links may reach the same neuron in the same timestep, which is
+        # one update. How often they do is not known; the larger number is the least.
         reached=max(entry.reached, other.reached),
     )
 
@@ -560,30 +687,35 @@ def graph_entries(
     """
     graph = model.graph
     count = len(recordings)
-    record = dict.fromkeys(model.layers[1:], "spikes")
+    spiking_layers = model.layers[1:]  # layers[0] is "input"
+    record = dict.fromkeys(spiking_layers, "spikes")
     output = model(recordings, timesteps, record=record, counts=True)
     arriving, are_values = arriving_events(recordings, graph.shape)
-    sent = {INPUT: arriving / count}  # name -> events of each neuron
-    for name in model.layers[1:]:
+    # Of "input" and the layers with a threshold: how many events each of their neurons
+    # sends, per recording
+    sent = {INPUT: arriving / count}
+    for name in spiking_layers:
         sent[name] = output.recorded[name]["spikes"].sum((0, 1)) / count
 
     of_input = Entry(INPUT, "input", prod(graph.shape), spikes=sent[INPUT].sum().item())
     entries = {INPUT: of_input}
     for link in graph.links:
-        leads_to_end = link.target in graph.ends and not link.through
-        if link.source not in sent or leads_to_end:
+        # Not counted: what nodes without a threshold send, which are potentials and no
+        # events; and a link without weights to an end, where only the output is read.
+        is_plain_output = link.target in graph.ends and not link.through
+        if link.source not in sent or is_plain_output:
             continue
         name = link.target
         entry = Entry(
             name,
-            "encoder",
+            "encoder",  # a graph of any nodes has no decoder and no classifier
             neurons=prod(link.chain.after),
             weights=number_of_weights(link),
             real=are_values and link.source == INPUT,
             spikes=sent[name].sum().item() if name in sent else 0.0,
             synops=synops(link, sent[link.source]),
         )
-        if name in entries:
+        if name in entries:  # another link leads there, too
             entry = add_entries(entries[name], entry)
         entries[name] = entry
     return [*entries.values()]
@@ -596,15 +728,19 @@ def arriving_events(
 
     Parameters
     ----------
-    recordings : list of array, or Tensor of shape (B, T, *shape)
-        As a GraphSNN takes them.
+    recordings : list of array (n, 1 + d), or Tensor of shape (B, T, *shape)
+        As a GraphSNN takes them. A row of an array is an event: its timestep, and its
+        place in the input, d whole numbers. A Tensor has numbers of events, of either
+        sign, or values that are not all whole.
     shape : tuple of int
-        Shape of the input.
+        Shape of the input, of d dimensions.
 
     Returns
     -------
     events : Tensor of this shape
-        Events at each place, of all recordings and timesteps together.
+        Events at each place, of all recordings and timesteps together: float64 of a
+        Tensor, float32 of arrays. A number counts by its size, since two events of sign
+        -1 are two events; a value that is not 0 counts as one.
     are_values : bool
         Whether what arrives are values, some of them not whole, rather than events.
     """
@@ -614,6 +750,7 @@ def arriving_events(
         if are_values:
             sizes = (sizes != 0).float()
         return sizes.sum((0, 1), dtype=torch.float64), are_values
+    # All columns but the timestep, for index_put one Tensor for each dimension
     places = torch.cat([torch.as_tensor(rows)[:, 1:] for rows in recordings]).long().T
     ones = torch.ones(())
     return torch.zeros(shape).index_put(tuple(places), ones, accumulate=True), False

@@ -45,6 +45,7 @@ from self_models.layers.neurons import (
 )
 from self_models.layers.stages import LINEAR
 from self_models.objectives.encoders import ENCODINGS, Encoding, direct
+from self_models.runtime.chains import Chain
 from self_models.runtime.graph import nodes_in_a_row
 from self_models.runtime.known_parts import check_known
 from self_models.runtime.outputs import INPUT
@@ -86,22 +87,27 @@ def portable_tanh(x: torch.Tensor) -> torch.Tensor:
     -------
     Tensor of the same shape, float32
     """
+    # Additions, products, quotients and floor() of float32, one after the other: each
+    # is rounded alike everywhere. exp() is not, and a fused multiply-add rounds
+    # otherwise. C does the same in the same order, so no line may be regrouped.
     size = x.abs()
+    # Below 0.625: x + x^3 P(x^2), with the polynomial P of tanhf.c
     square = x * x
     small = -5.70498872745e-3 * square + 2.06390887954e-2
     for factor in (-5.37397155531e-2, 1.33314422036e-1, -3.33332819422e-1):
         small = small * square + factor
     small = small * square * x + x
 
+    # From there on: 1 - 2 / (e^(2 |x|) + 1), with e^double = 2^n e^rest as in expf.c
     double = 2 * size.clamp(max=9)
-    n = (double * 1.44269504 + 0.5).floor()  # e^double = 2^n e^rest
-    rest = double - n * 0.693359375
+    n = (double * 1.44269504 + 0.5).floor()  # 1 / ln 2
+    rest = double - n * 0.693359375  # ln 2 in two parts, the first without rounding
     rest = rest - n * -2.12194440e-4
     grown = 1.9875691500e-4 * rest + 1.3981999507e-3
     for factor in (8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1):
         grown = grown * rest + factor
     grown = grown * (rest * rest) + rest + 1
-    power_of_2 = ((n.to(torch.int32) + 127) << 23).view(torch.float32)
+    power_of_2 = ((n.to(torch.int32) + 127) << 23).view(torch.float32)  # 2^n, by its bits
     grown = grown * power_of_2
     large = torch.where(size > 9, 1.0, 1 - 2 / (grown + 1))
     return torch.where(size < 0.625, small, torch.where(x < 0, -large, large))
@@ -227,10 +233,29 @@ class IntegerNeuron(SpikingNeuron):
     def forward(
         self, current: torch.Tensor, state: NeuronState | None = None
     ) -> tuple[torch.Tensor, NeuronState]:
-        """Run one timestep, see `SpikingNeuron.forward`; currents are float64."""
+        """Run one timestep in whole numbers, see `SpikingNeuron.forward`.
+
+        Parameters
+        ----------
+        current : Tensor of shape (B, ...), float64
+            What arrives, whole numbers.
+        state : NeuronState or None
+            Of the timestep before, with V as int32; None for neurons at rest.
+
+        Returns
+        -------
+        spikes : Tensor of shape (B, ...), float64
+            0 or 1.
+        state : NeuronState
+            V as int32, within its bounds.
+        """
         v = (state or self.at_rest(current)).v
+        # What leaks is rounded to a whole number. The update would multiply V by the
+        # leak without rounding, so it gets a leak of 1, and a current less what leaks.
         lost = v - decayed(v, self.leak)
-        spikes, v = self.update(current - lost, v.double(), self.threshold, 1, self.spike)
+        no_leak = 1
+        # float64 adds the whole numbers of 32 bits exactly, and is the currents' dtype.
+        spikes, v = self.update(current - lost, v.double(), self.threshold, no_leak, self.spike)
         return spikes, NeuronState(self.floored(v).int())
 
     def spike(
@@ -314,12 +339,22 @@ class IntegerSNN(VGG_SNN_STDB_wFeedback):
         return self
 
     def make_parts(self, **common: object) -> dict[str, object]:
-        """Return gate, rule and read-out, or raise ModelError for unknown ones."""
+        """Return gate, rule and read-out, see `VGG_SNN_STDB_wFeedback.make_parts`.
+
+        Their tanh and sigmoid are those that every machine rounds alike.
+
+        Raises
+        ------
+        ModelError
+            If one of them, or the encoding, has no form in whole numbers.
+        """
         parts = super().make_parts(**common, tanh=portable_tanh, sigmoid=portable_sigmoid)
-        forms = {name: type(part) for name, part in parts.items()}
-        forms["encoding"] = ENCODINGS.find(self.settings["encoding"]).send
-        for name, form in forms.items():
-            if form not in FORMS[name]:
+        # FORMS has what the kernel in C knows: classes of gates, rules and read-outs,
+        # and functions of encodings, which have no class of their own.
+        classes = {name: type(part) for name, part in parts.items()}
+        classes["encoding"] = ENCODINGS.find(self.settings["encoding"]).send
+        for name, class_of_part in classes.items():
+            if class_of_part not in FORMS[name]:
                 raise ModelError(
                     f"{WHO} does not know the {name} {self.settings[name]}: {INSTEAD}"
                 )
@@ -356,42 +391,44 @@ class IntegerSNN(VGG_SNN_STDB_wFeedback):
     def mark_bounds(self, tables: "Tables") -> None:
         """Mark in the kernel's tables where potentials surely stay within bounds.
 
-        No timestep adds more than all inputs at once would. ``narrow`` marks nodes
-        whose potentials fit 16 bits. ``unbounded`` says for how many timesteps the
-        potentials of neurons cannot reach their bounds.
+        No timestep adds more to a potential than all inputs at once would. From that
+        follow two columns of the table of nodes. ``narrow``: whether what the node adds
+        up in a run fits 16 bits, in which small machines then keep it. ``unbounded``:
+        for how many timesteps from rest no potential reaches a bound, in which the
+        kernel need not compare.
 
         Parameters
         ----------
         tables : Tables
-            The tables of this network. They are changed.
+            The tables of this network. These two columns are changed.
         """
-        input_signal = Signal(1.0, largest_sent(self), bool(tables.nodes[0]["valued"]))
-        signals = {0: input_signal}  # number of a node -> what it sends
+        # Number of a node -> what it sends. Node 0 is the input, which is `valued` if
+        # it may send other than 0 and 1, for example pixels below 0.
+        signals = {0: Signal(1.0, largest_sent(self), bool(tables.nodes[0]["valued"]))}
         neurons = {}
         for name, layer in self.whole_form().neurons.items():
             neurons[tables.numbers[name]] = layer
-        for number in tables.order.tolist():
+        for number in tables.order.tolist():  # as a timestep runs them: sources come first
             node = tables.nodes[number]
-            kind = node["kind"]
             chain = tables.chains.get(number)
             signal = signals[int(node["source"])]
-            if chain is None:  # average pools add up four values each
-                largest = signal.bound * 4 ** int(node["halvings"])
-            else:
-                (module,) = chain.modules
-                largest = largest_sum(module, signal)
-            if kind == K.RELAY:
+            largest = largest_arriving(signal, chain, int(node["halvings"]))
+            if node["kind"] == K.RELAY:  # it sends on the sum that arrives
+                # Weights may be below 0, and so may sums of weights.
                 signals[number] = Signal(1.0, largest, signal.signed or chain is not None)
             else:
-                signals[number] = Signal(1.0, 1, signed=False)
-            if kind == K.NEURONS:
+                signals[number] = Signal(1.0, 1, signed=False)  # spikes
+
+            if node["kind"] == K.NEURONS:
                 layer = neurons[number]
                 start = abs(layer.start)
                 room = max(min(-layer.lowest, layer.highest) - start, 0)
                 node["unbounded"] = room // max(largest, 1)
-                largest = largest * self.latency + start
-            adds_up = kind in (K.NEURONS, K.RELAY, K.DECODED)
-            node["narrow"] = adds_up and largest <= LARGEST_NARROW
+                largest_sum_of_node = largest * self.latency + start  # over a whole run
+            else:
+                largest_sum_of_node = largest
+            adds_up = node["kind"] in (K.NEURONS, K.RELAY, K.DECODED)
+            node["narrow"] = adds_up and largest_sum_of_node <= LARGEST_NARROW
 
     def start(self, *args: object, **kwargs: object) -> RunState:
         """Return a run at rest, see `VGG_SNN_STDB_wFeedback.start`."""
@@ -420,18 +457,39 @@ class IntegerSNN(VGG_SNN_STDB_wFeedback):
         return super().integrate(readout_sum, decoded.float() * self.decoded_unit, view)
 
 
+def largest_arriving(signal: "Signal", chain: Chain | None, halvings: int) -> float:
+    """Return a bound on what arrives at a neuron of the kernel's node in a timestep.
+
+    Parameters
+    ----------
+    signal : Signal
+        What the node takes.
+    chain : Chain or None
+        The layer with weights through which it comes, just one in whole numbers. None
+        if it comes through average pools alone, or as it is.
+    halvings : int
+        Number of these pools, each of which adds up four values.
+    """
+    if chain is None:
+        return signal.bound * 4**halvings
+    (module,) = chain.modules
+    return largest_sum(module, signal)
+
+
 # --- how a network gets whole numbers
 
 
 class Signal(NamedTuple):
-    """What goes from module to module.
+    """What goes from module to module, as whole numbers.
 
     Attributes
     ----------
     unit : float
-        What 1 stands for.
+        What the whole number 1 stands for in the SNN's own scale: a pixel sent as 255
+        with unit 1/255 is a pixel of 1.
     bound : float
-        No value is larger, nor any sum on the way to it.
+        The size of the largest whole number that can occur, and of the largest sum on
+        the way to it.
     signed : bool
         Whether values may be below 0.
     """
@@ -468,8 +526,9 @@ def quantize(model: SpikingLayers, fold: bool = False) -> IntegerSNN:
         or encoding that has no form in whole numbers.
     """
     check_quantizable(model)
+    # From here on only this copy changes, in place. The order of the steps matters: the
+    # unit of the input comes before quantize_layers(), which derives all others of it.
     integer_snn = copied_as_integer_snn(model)
-    # quantize_layers() derives the units of all other signals from this one.
     sends_pixels = integer_snn.encoding.send is whole_pixels
     integer_snn.input_unit = 1 / MAX_PIXEL if sends_pixels else 1.0
 
@@ -481,10 +540,14 @@ def quantize(model: SpikingLayers, fold: bool = False) -> IntegerSNN:
     if integer_snn.has_feedback:
         integer_snn.generate = fold_decoder(integer_snn.generate, image_size)
 
-    # A current of this size in every timestep just keeps V within 16 bits.
-    largest_current = LARGEST_NARROW // integer_snn.latency if fold else None
-    # It leaves whole weights, biases and thresholds, and returns what arrives at each
-    # end of the graph. Its unit is that of the logits, or of the decoder's output.
+    largest_current = None
+    if fold:
+        # V changes by one current in each of the `latency` timesteps of a run, and by
+        # what a spike takes away, which brings it nearer to 0. So with currents of at
+        # most this size V fits 16 bits.
+        largest_current = LARGEST_NARROW // integer_snn.latency
+    # Afterwards weights, biases and thresholds are whole numbers. The unit of what
+    # arrives at an end of the graph is that of the logits, or of the decoder's output.
     signals_at_ends = quantize_layers(integer_snn, largest_current)
     if "output" in signals_at_ends:
         integer_snn.logits_unit = signals_at_ends["output"].unit
@@ -557,15 +620,17 @@ def quantize_layers(model: IntegerSNN, largest_current: int | None = None) -> di
     Parameters
     ----------
     model : IntegerSNN
-        With the weights and thresholds of an SNN.
+        With the weights and thresholds of an SNN, as fractions.
     largest_current : int, optional
-        Largest current into neurons, those of the decoder aside, where that leaves
-        FEWEST_LEVELS levels.
+        Scales are chosen such that currents into neurons are not larger, as far as the
+        largest weight of a module still is at least FEWEST_LEVELS: below that, weights
+        would be too coarse, and currents may be larger. It does not hold for neurons of
+        the decoder. By default weights alone decide.
 
     Returns
     -------
     dict of {str: Signal}
-        What arrives at each end, "output" and "decoded".
+        What arrives at each end of the graph, "output" and "decoded".
 
     Raises
     ------
@@ -579,27 +644,38 @@ def quantize_layers(model: IntegerSNN, largest_current: int | None = None) -> di
     for link in graph.links:
         if link.target in graph.neuron_names:
             neurons_behind[link.end] = graph.modules[link.target]
+    # Nodes are in the order in which a timestep runs them, so the signal that a node
+    # takes is known before the node's turn.
     signals = {INPUT: Signal(model.input_unit, largest_sent(model))}
-    for name, module, (source,), _ in graph.nodes:
+    for node in graph.nodes:
+        module = node.module
+        (source,) = node.sources
         signal = signals[source]
         if isinstance(module, SpikingNeuron):
-            signals[name] = quantize_neurons(module, signal)
+            signals[node.name] = quantize_neurons(module, signal)
         elif isinstance(module, (*LINEAR, nn.AvgPool2d)):
+            # Without neurons behind it, before a pool or at an end, a module's scale is
+            # bound to no threshold, and its sums need not fit a membrane.
             theta = None
             largest = None
-            if name in neurons_behind:
-                theta = neurons_behind[name].threshold.item()
-                if not name.startswith("generate"):
+            if node.name in neurons_behind:
+                theta = neurons_behind[node.name].threshold.item()
+                if not is_of_decoder(node.name):
                     largest = largest_current
-            signals[name] = quantize_linear(module.double(), signal, theta, largest)
-            if signals[name].bound * currents > LARGEST:
+            signals[node.name] = quantize_module(module.double(), signal, theta, largest)
+            if signals[node.name].bound * currents > LARGEST:
                 raise ModelError(
-                    f"{WHO}: sums of layer {name} ({type(module).__name__}) "
+                    f"{WHO}: sums of layer {node.name} ({type(module).__name__}) "
                     f"might not fit 32 bits: {INSTEAD}"
                 )
-        else:
-            signals[name] = signal
+        else:  # a Flatten, dropout or maximum pool, which makes no new values
+            signals[node.name] = signal
     return {end: signals[name] for end, name in graph.ends.items()}
+
+
+def is_of_decoder(name: str) -> bool:
+    """Return whether a node is one of the decoder's, which is ``model.generate``."""
+    return name.startswith("generate")
 
 
 def quantize_neurons(neurons: IntegerNeuron, signal: Signal) -> Signal:
@@ -611,6 +687,30 @@ def quantize_neurons(neurons: IntegerNeuron, signal: Signal) -> Signal:
     return Signal(1.0, 1, signed=False)
 
 
+def quantize_module(
+    module: nn.Module, signal: Signal, theta: float | None, largest_current: int | None
+) -> Signal:
+    """Give a linear module, or an average pool, whole numbers, in place.
+
+    Of a pool only ``signal`` counts; for the parameters see ``quantize_linear``.
+    """
+    if isinstance(module, nn.AvgPool2d):
+        return quantize_pool(module, signal)
+    return quantize_linear(module, signal, theta, largest_current)
+
+
+def quantize_pool(pool: nn.AvgPool2d, signal: Signal) -> Signal:
+    """Make an average pool of 2 x 2 add up, in place, and return what comes out.
+
+    A mean of whole numbers may be a fraction, their sum is none. PyTorch's pool adds up
+    if its divisor is 1; the division by 4 then is one of the unit.
+    """
+    if not is_halving(pool):
+        raise ModelError(f"{WHO} does not know average pools of other sizes than 2 x 2: {INSTEAD}")
+    pool.divisor_override = 1
+    return Signal(signal.unit / 4, 4 * signal.bound, signal.signed)
+
+
 def quantize_linear(
     module: nn.Module,
     signal: Signal,
@@ -619,40 +719,41 @@ def quantize_linear(
 ) -> Signal:
     """Give a linear module whole weights, and a whole bias, in place.
 
-    Of scales near that of the largest weight this takes the one with the least squared
-    error of the weights. Among them is a power of 2, which is exact for weights on a
-    grid.
+    A weight becomes the nearest whole number of -LEVELS to LEVELS, times a scale:
+
+        weight = whole number * scale,    scale = unit / parts
+
+    with a fixed ``unit`` and a whole number of ``parts``. What comes out then counts in
+    signal.unit * scale. With neurons behind the module, ``unit = theta / signal.unit``,
+    so that theta is ``parts`` of what comes out, a whole number exactly. Otherwise the
+    unit is a power of 2.
+
+    Of ``candidate_parts`` this takes the number with the least squared error of the
+    weights, the first one of equals. Among them is a scale that is a power of 2 times
+    the unit: it is exact for weights on a grid.
 
     Parameters
     ----------
     module : nn.Module
-        One of LINEAR, or an average pool of 2 x 2.
+        One of LINEAR, in float64. Its weight and bias are overwritten.
     signal : Signal
         What it takes.
     theta : float, optional
-        Threshold of neurons behind it: a whole number in the unit of what comes out.
+        Threshold of the neurons behind it, on the SNN's own scale.
     largest_current : int, optional
-        Largest sum, where that leaves FEWEST_LEVELS levels.
+        Largest sum of weights and inputs. If that would leave less than FEWEST_LEVELS
+        for the largest weight, sums may be larger.
 
     Returns
     -------
     Signal
         What comes out.
     """
-    if isinstance(module, nn.AvgPool2d):
-        if not is_halving(module):
-            raise ModelError(
-                f"{WHO} does not know average pools of other sizes than 2 x 2: {INSTEAD}"
-            )
-        module.divisor_override = 1
-        return Signal(signal.unit / 4, 4 * signal.bound, signal.signed)
     weight = module.weight.double()
-    # A scale is unit / parts, for a whole number of parts. So theta has that many
-    # parts.
     unit = theta / signal.unit if theta else power_of_2_above(weight)
     best_parts = None
     least_error = None
-    for parts in candidate_parts(module, weight, signal, unit, largest_current):
+    for parts in candidate_parts(module, weight, signal, unit, largest_current):  # one at least
         rounded = round_weight(weight, unit, parts) * unit / parts
         error = (weight - rounded).square().sum().item()
         if least_error is None or error < least_error:
@@ -661,6 +762,7 @@ def quantize_linear(
     unit_behind = signal.unit * unit / best_parts
     module.weight.copy_(round_weight(weight, unit, best_parts))
     if module.bias is not None:
+        # A bias meets no signal, so it is counted in the unit of what comes out.
         module.bias.copy_((module.bias.double() / unit_behind).round())
     return Signal(unit_behind, largest_sum(module, signal))
 
@@ -687,16 +789,44 @@ def candidate_parts(
     unit: float,
     largest_current: int | None,
 ) -> list[int]:
-    """Return of how many parts of a unit a scale may be, the power of 2 first."""
-    largest = largest_weight(weight)
-    inputs = max(fan_in(weight, module, signal.signed), 1e-9)
+    """Return the numbers of parts with which a module's weights may be rounded.
+
+    The scale of a module is ``unit / parts``: a weight w becomes the whole number
+    ``w parts / unit``, rounded. So more parts round less, but make larger numbers.
+
+    Parameters
+    ----------
+    module : nn.Module
+        One of LINEAR.
+    weight : Tensor
+        Its weights, float64.
+    signal : Signal
+        What it takes.
+    unit : float
+        See ``quantize_linear``.
+    largest_current : int or None
+        Largest sum that is wanted, or None.
+
+    Returns
+    -------
+    list of int
+        At least 1 each. The first one makes the scale a power of 2 times the unit; the
+        others lie evenly from LOWEST_SCALE to HIGHEST_SCALE times the number with which
+        the largest weight just fits. Above 1 the largest weights are cut off, which may
+        be worth it for the others.
+    """
+    # Largest sum of inputs and weights: signal.bound * inputs * parts / unit as a whole
+    # number. It must stay below LARGEST, less a tenth for the bias and for rounding.
+    inputs = max(fan_in(weight, module, signal.signed), 1e-9)  # not 0, to divide by it
     most = min(0.9 * LARGEST * unit / (signal.bound * inputs), MOST_PARTS)
-    fitting = min(LEVELS * unit / largest, most)  # with which the largest weight just fits
+    # With which the largest weight becomes LEVELS, or less if sums do not allow that
+    fitting = min(LEVELS * unit / largest_weight(weight), most)
     if largest_current:
         narrow = largest_current * unit / (signal.bound * inputs)
-        if narrow > FEWEST_LEVELS / LEVELS * fitting:
+        leaves_enough_levels = narrow > FEWEST_LEVELS / LEVELS * fitting
+        if leaves_enough_levels:
             fitting = min(narrow, fitting)
-            most = fitting
+            most = fitting  # no candidate may have larger sums
     power_of_2 = unit * 2.0 ** floor(log2(fitting / unit))
     multiples = torch.linspace(LOWEST_SCALE, HIGHEST_SCALE, NUM_SCALES)
     candidates = [power_of_2, *(fitting * multiples).tolist()]
@@ -856,11 +986,25 @@ def is_plain_convolution(module: nn.Module) -> bool:
 def fold_convolutions(strided: nn.Conv2d, second: nn.Conv2d) -> nn.Conv2d:
     """Return one convolution that does what these two do, one after the other.
 
-    Its kernel is the second kernel, passed through the first, turned around, as if it
-    were an image.
+    Parameters
+    ----------
+    strided : nn.Conv2d
+        The first one: 2 x 2, of stride 2, without padding and bias.
+    second : nn.Conv2d
+        The second one: k x k, of stride 1, with the same padding on all sides, and
+        without groups or dilation.
+
+    Returns
+    -------
+    nn.Conv2d
+        Of size 2k x 2k and stride 2. The bias is the second one's, the same Parameter.
     """
+    # Each weight of the second kernel sits at one pixel between the two, which the
+    # first kernel has made of 2 x 2 input pixels. So the joint kernel has the first
+    # one, times that weight, there: a transposed convolution of stride 2 does that.
     kernel = F.conv_transpose2d(second.weight, strided.weight, stride=2)
     out_channels, in_channels, _, size = kernel.shape
+    # A row of zeros between the two is two rows of zeros in the input.
     padding = 2 * second.padding[0]
     folded = nn.Conv2d(in_channels, out_channels, size, 2, padding, bias=False)
     folded.weight = nn.Parameter(kernel)
@@ -869,15 +1013,45 @@ def fold_convolutions(strided: nn.Conv2d, second: nn.Conv2d) -> nn.Conv2d:
 
 
 def fold_decoder(decoder: nn.Sequential, image_size: tuple[int, int]) -> nn.Sequential:
-    """Fold U layers into the convolution after them, where that has no more weights."""
+    """Fold U layers into the convolution after them, where that has no more weights.
+
+    A U layer is a transposed convolution that doubles height and width. Followed by a
+    transposed convolution of stride 1, without neurons between, it is one linear map
+    with it, so one layer can do what both do.
+
+    Parameters
+    ----------
+    decoder : nn.Sequential
+        The decoder, which stays as it is.
+    image_size : tuple of (int, int)
+        Height and width of what it gives.
+
+    Returns
+    -------
+    nn.Sequential
+        A folded layer has the name of the convolution. Others are the same modules.
+    """
     nodes = nodes_in_a_row(decoder.named_children())
+    folded = fold_layers(
+        nodes,
+        end=nodes[-1].name,
+        signals=1,  # of use only for a criterion that counts operations
+        image_size=image_size,
+        pays=has_no_more_weights,
+    )
     layers = OrderedDict()
-    for node in fold_layers(nodes, nodes[-1].name, 1, image_size, has_no_more_weights):
-        module = node.module
-        layers[node.name] = module.module() if isinstance(module, FoldedChain) else module
+    for node in folded:
+        layer = node.module
+        if isinstance(layer, FoldedChain):
+            layer = layer.module()  # the chain as an nn.ConvTranspose2d
+        layers[node.name] = layer
     return nn.Sequential(layers)
 
 
 def has_no_more_weights(chain: FoldedChain, up: nn.ConvTranspose2d, places: int) -> bool:
-    """Return whether a U layer can be folded into a chain without more weights."""
+    """Return whether a U layer can be folded into a chain without more weights.
+
+    This is a criterion ``pays`` of ``fold_layers``, which passes ``places``, too: how
+    many pixels the layer takes. Weights are the same at all of them.
+    """
     return chain.size_with(up) <= chain.kernel.numel() + up.weight.numel()

@@ -111,32 +111,57 @@ def from_ann(  # noqa: PLR0913  (arguments that the pages document)
     if not isinstance(ann, nn.Module):
         raise ModelError(f"give an nn.Module, not a {type(ann).__name__}")
     images = tensor_of(images)
-    snn_settings = {"encoding": "direct", "max_pool": "count", "initial_potential": 0.5}
-    snn_settings |= settings
-    snn_settings |= {"timesteps": timesteps, "update": update}
-    if "image_shape" not in settings and settings.get("dataset") not in IMAGE_SHAPES:
-        snn_settings["image_shape"] = tuple(images.shape[-3:])
+    snn_settings = complete_settings(settings, timesteps, update, images)
     images = check_images(images, snn_settings)
-    mean_frames = images.mean(1) if images.dim() > 4 else images  # of recordings
+    # The ANN takes one image, so of a recording (B, T, C, H, W) the mean over time.
+    mean_frames = images.mean(1) if images.dim() > 4 else images
     ann = copy.deepcopy(ann).eval().cpu().float()
     layers = trace_known_layers(ann, mean_frames)
-    ann_logits = ann(mean_frames.clone())
+    ann_logits = ann(mean_frames.clone())  # an operation in place must not change images
     model, layers = build_snn(layers, decoder, snn_settings, classes=ann_logits.shape[1])
 
+    # Each nonlinearity becomes a layer of neurons, and the bar counts each of these
+    # twice: its threshold is fitted, and its bias calibrated. Without calibration the
+    # bar stops half-way.
     nonlinear = [layer for layer in layers if layer.is_nonlinear]
     bar = tqdm(
         total=2 * len(nonlinear), desc="from_ann", unit=" layers", disable=None, leave=False
     )
     with bar:
         target = fit_model(model, images, nonlinear, ann_logits, bar.update)
+        # After the fit, which runs the model with the settings that it was built with
         if "dataset" not in settings:
             set_dataset(model)
+        # A phased layer sends just the rounded activation of QCFS, so there is nothing
+        # to calibrate. With update "delayed" nothing is calibrated either.
         has_only_qcfs = all(isinstance(layer.module, QCFS) for layer in nonlinear)
         is_exact = update == "phased" and has_only_qcfs
         if update != "delayed" and calibrate and not is_exact:
             draws = Draws(seed, 0, torch.arange(len(images)))
             calibrate_if_better(model, target, images, draws, bar.update)
     return on_engine(model, engine)
+
+
+def complete_settings(
+    settings: Mapping[str, object], timesteps: int, update: str, images: torch.Tensor
+) -> dict[str, object]:
+    """Return all settings of an SNN that differ from the defaults of `SNNConfig`.
+
+    Parameters
+    ----------
+    settings : dict of {str: object}
+        Those that the user has given, which win over the defaults of ``from_ann``.
+    timesteps, update
+        The arguments of ``from_ann``, which win over both.
+    images : Tensor of shape (N, C, H, W) or (N, T, C, H, W)
+        They give the shape of an image unless ``image_shape`` is given, or a dataset
+        whose images have a known shape.
+    """
+    defaults = {"encoding": "direct", "max_pool": "count", "initial_potential": 0.5}
+    completed = {**defaults, **settings, "timesteps": timesteps, "update": update}
+    if "image_shape" not in settings and settings.get("dataset") not in IMAGE_SHAPES:
+        completed["image_shape"] = tuple(images.shape[-3:])
+    return completed
 
 
 # --- the ANN
@@ -253,11 +278,16 @@ def fit_model(
 ) -> Target:
     """Fit thresholds to an ANN's activations, and the network's units to these.
 
-    A spike of a layer stands for as much of the ANN's activation as the layer's
-    threshold is, but counts 1 where it arrives. The network of an architecture makes up
-    for that by a unit for each layer: its current is the ANN's, divided by the
-    thresholds of all layers before it, and so are its threshold and its bias. A
-    TracedSNN has the thresholds multiplied into its weights: all its units are 1.
+    Let theta be the threshold of a layer on the ANN's scale, that is its largest
+    activation. Spikes in k of T timesteps stand for an activation of theta k / T. But a
+    spike arrives as 1, not as theta, so the next layer gets a current that is too small
+    by the factor 1 / theta. There are two ways to make up for that:
+
+    - A network of an architecture has a *unit* for each layer, the product of the
+      thresholds of all layers before it. Its current is the ANN's, divided by the unit,
+      so its threshold and its bias are divided by it, too.
+    - A TracedSNN has each threshold multiplied into the weights behind it. All its
+      units are 1.
 
     Parameters
     ----------
@@ -284,17 +314,18 @@ def fit_model(
     """
     activations = {f"network.{layer.name}": layer.module for layer in nonlinear}
     ann_biases = biases_of(model)
-    # First, as long as all weights and biases are the ANN's: thresholds on the ANN's
-    # scale, and what the ANN sends and answers.
+    # Sets thresholds, on the ANN's scale, and returns the layers' mean activations as
+    # rates, and the logits. It runs the ANN, and so comes first, while all weights and
+    # biases of the model are the ANN's.
     rates, logits = fit_levels(model, images, activations, on_layer)
     check_logits(logits, ann_logits, nonlinear)
     if isinstance(model, TracedSNN):
         # Spikes of several layers meet, so a link has no unit of its own.
-        scale_by_thresholds(model)
+        scale_by_thresholds(model)  # changes weights
         return Target(rates, logits, unit=1.0)
     # Thresholds before biases: the units follow from the thresholds as they then are.
-    fit_thresholds(model)
-    fit_biases(model, ann_biases)
+    fit_thresholds(model)  # divides thresholds by units
+    fit_biases(model, ann_biases)  # sets biases, to the ANN's divided by units
     return Target(rates, logits, output_unit(model))
 
 
@@ -306,13 +337,30 @@ def output_unit(model: VGG_SNN_STDB_wFeedback) -> float:
 def check_logits(
     logits: torch.Tensor, ann_logits: torch.Tensor, nonlinear: Sequence[Layer]
 ) -> None:
-    """Raise ModelError where a traced ANN has other logits than the ANN itself."""
-    distance = (logits - ann_logits).abs().amax(1)
+    """Raise ModelError if a traced ANN computes other logits than the ANN itself.
+
+    Torch.fx does not see hooks. And a ReLU in place changes a signal that another layer
+    takes again, which the traced layers, none of them in place, do not do.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (B, classes)
+        What the traced layers compute.
+    ann_logits : Tensor of shape (B, classes)
+        What the ANN computes for the same images.
+    nonlinear : list of Layer
+        The ANN's nonlinearities.
+    """
+    distance = (logits - ann_logits).abs().amax(1)  # (B,)
     differs = distance > LOGITS_TOLERANCE * ann_logits.abs().max()
-    has_qcfs = any(isinstance(layer.module, QCFS) for layer in nonlinear)
-    # Activations of a few images may lie at a step of QCFS, where rounding decides
-    accepted = 0.5 if has_qcfs else 0.0
-    if differs.float().mean() > accepted:
+    # Folded batch norms round otherwise than the ANN. That hardly moves what a ReLU
+    # sends, but an activation at a step of QCFS by a whole step. A fault in the trace
+    # concerns all images, as a rule, and rounding only those with such an activation,
+    # so differences in up to a half of the images are taken for rounding.
+    accepted_share = 0.0
+    if any(isinstance(layer.module, QCFS) for layer in nonlinear):
+        accepted_share = 0.5
+    if differs.float().mean() > accepted_share:
         raise ModelError(
             "what was traced computes other logits than the model: is there a hook, or a ReLU "
             "in place of a signal that is used again? inplace=False does"
@@ -324,14 +372,26 @@ def scale_by_thresholds(model: TracedSNN) -> None:
     """Multiply the first weights that each layer's spikes meet by its threshold.
 
     So these spikes, summed over T timesteps, bring the ANN's activation, times T.
+
+    Parameters
+    ----------
+    model : TracedSNN
+        Its weights and scales are changed in place. Its thresholds are fitted.
     """
     graph = model.graph
     neurons = model.neurons()
-    scaled = set()
+    scaled = set()  # a Parameter is the same one by identity, not by its values
     for link in graph.links:
-        sender = graph.before_pools(link.source)
+        sender = graph.before_pools(link.source)  # the neurons that fire what it sends
         weights = first_weights(link.modules)
-        if sender != INPUT and weights is not None and weights not in scaled:
+        # Pixels are no spikes. A link without weights leads from neurons to a pool, and
+        # the weights come in the pool's own link.
+        if sender == INPUT or weights is None:
+            continue
+        # Several links share weights if they part behind these, or meet before. All of
+        # them come from the same neurons, since add_scales() lets spikes of different
+        # neurons meet only behind weights of their own. So they are scaled once.
+        if weights not in scaled:
             weights.mul_(neurons[sender].threshold)
             scaled.add(weights)
 

@@ -60,8 +60,30 @@ class LayerBuilder(fx.Interpreter):
         self._half_means = {}  # node that averages one axis of a signal -> the signal's node
 
     def run_node(self, node: fx.Node) -> object:
-        """Run a node, and make a layer of it if it needs one; return what it gives."""
-        self._node = node
+        """Run a node of the trace, and make a layer of it if it needs one.
+
+        torch.fx calls this for each node in the order of the forward. A *signal* is a
+        tensor that follows from the images. Its *sender* is the layer, or "input", that
+        sends it; a node that changes nothing has the sender of what it takes. A
+        parameter of the ANN is no signal and has no sender, and an operation that takes
+        one, such as F.conv2d(x, weight), is refused.
+
+        Parameters
+        ----------
+        node : fx.Node
+            An input of the forward, a parameter, an operation, or the output.
+
+        Returns
+        -------
+        object
+            What the node gives, which fx hands to the nodes that take it.
+
+        Raises
+        ------
+        ModelError
+            If the node does not run, or is nothing that a network here has.
+        """
+        self._node = node  # for error messages, and the names of layers
         inputs = [
             source for source in node.all_input_nodes if isinstance(self.env[source], torch.Tensor)
         ]
@@ -71,12 +93,14 @@ class LayerBuilder(fx.Interpreter):
             raise ModelError(
                 f"{describe_node(node)} does not run: {describe_error(error)}"
             ) from None
-        if node.op == "placeholder" and not self._sender_names:
+        is_first_argument = node.op == "placeholder" and not self._sender_names
+        if is_first_argument:  # the images; other arguments of a forward are no signals
             self._sender_names[node] = INPUT
         elif node.op == "output":
             self._check_output(node.args[0])
-        elif isinstance(result, torch.Tensor) and node.op != "get_attr":
-            # A tensor of the ANN's own, such as a parameter, has no sender.
+        elif node.op == "get_attr":  # a parameter, which gets no sender
+            pass
+        elif isinstance(result, torch.Tensor):  # numbers and shapes need no layer
             takes_signals = all(source in self._sender_names for source in inputs)
             if not inputs or not takes_signals:
                 raise self._refusal("takes a tensor that is no signal")
@@ -140,7 +164,10 @@ class LayerBuilder(fx.Interpreter):
         ModelError
             If a network here has no such operation.
         """
-        # A function, or the name of a method of tensors, or of a module of the ANN
+        # A function, or the name of a method of tensors, or of a module of the ANN. The
+        # order of the tests matters in two places: sums and torch.cat take several
+        # signals, so they come before what is done for one; and reshapes are found by
+        # their name alone, so they come last.
         operation = node.target
         if operation in SUMS:
             return self._add_sum(node, result)
@@ -213,8 +240,9 @@ class LayerBuilder(fx.Interpreter):
     ) -> str:
         """Add an average pool for a mean over rows and columns, at once or one by one.
 
-        Of the first of two means no layer is added: the second then makes a layer of
-        both, from the signal of which the first is a mean.
+        ``x.mean((2, 3))`` becomes a pool. ``x.mean(3).mean(2)`` becomes the same pool:
+        for ``x.mean(3)`` no layer is added, it is only noted to be half a mean of x,
+        and its sender is that of x. For the second mean a pool of x is added.
 
         Parameters
         ----------
@@ -225,18 +253,20 @@ class LayerBuilder(fx.Interpreter):
         source : fx.Node
             What it is the mean of.
         sources : list of str
-            Name of the layer that sends the signal.
+            The sender of ``source``. For the second of two means it is that of x, since
+            the first one was given the sender of x.
 
         Returns
         -------
         str
-            Name of the layer that sends the mean, or of the first of two the signal.
+            Name of the mean's layer; for the first of two means, the sender of x.
         """
         is_second = source in self._half_means
         origin = self._half_means.get(source, source)  # of two means what the first takes
         signal = self.env[origin]
         is_image = signal.dim() == 4
-        # Which mean it is shows by its values, however its dimensions are given.
+        # A call may give its dimensions in many ways: mean(3), mean(dim=[-1]). So the
+        # result is compared with the mean that a pool computes.
         if is_image and result.dim() in (2, 4) and is_same(result, signal.mean((2, 3))):
             pool = self._add(nn.AvgPool2d(tuple(signal.shape[2:])), sources, "_pool")
             if result.dim() == 4:  # keepdim: (B, C, 1, 1)
@@ -309,9 +339,34 @@ class LayerBuilder(fx.Interpreter):
     def _add_module(
         self, module: nn.Module, sources: list[str], before: Shape, after: Shape
     ) -> str:
-        """Add a layer that does what a module does to signals of a shape ``before``."""
+        """Add what does the same as a module of the ANN.
+
+        Parameters
+        ----------
+        module : nn.Module
+            The ANN's own, which is not changed.
+        sources : list of str
+            Name of the layer that sends what it takes.
+        before, after : torch.Size
+            Shapes of what it takes and gives, (B, ...).
+
+        Returns
+        -------
+        str
+            Name of the layer that sends what the module gives: a new one; or one that
+            is there already, for a module that changes nothing or a norm that is folded
+            into it.
+
+        Raises
+        ------
+        ModelError
+            For a module that a network here does not have, or not in this form.
+        """
+        # All of torch's dropouts, which do nothing in evaluation, have the word in
+        # their name, but no public class in common.
         if "Dropout" in type(module).__name__ or isinstance(module, nn.Flatten | nn.Identity):
             return self._add_reshape(sources, before, after)
+        # Before the check, which refuses the adaptive pools that are left after this.
         if isinstance(module, nn.AdaptiveAvgPool2d):
             module = as_average_pool(module, before, after)
         self._check_module(module, sources, before)
@@ -323,22 +378,38 @@ class LayerBuilder(fx.Interpreter):
             module = copy_with_bias(module)
         else:
             module = copy.deepcopy(module)
-        module.inplace = False  # of a ReLU
+        # A ReLU in place would change what other layers take, too. Other modules do not
+        # look at this attribute.
+        module.inplace = False
         return self._add(module, sources)
 
-    def _check_module(self, module: nn.Module, sources: list[str], before: Shape) -> None:
-        """Raise ModelError for a module that does what no layer here does."""
+    def _check_module(self, module: nn.Module, sources: list[str], input_shape: Shape) -> None:
+        """Raise ModelError for a module whose form a network here does not have.
+
+        Parameters
+        ----------
+        module : nn.Module
+            Of the ANN. An AdaptiveAvgPool2d is one with windows of several sizes: those
+            with equal windows have been made an AvgPool2d before.
+        sources : list of str
+            Name of the layer that sends what it takes.
+        input_shape : torch.Size
+            Shape of what it takes, with the batch: (B, C, H, W) or (B, N).
+        """
         if is_hooked(module):
             raise self._refusal("has a hook, or a forward of its own", "remove it")
         if isinstance(module, nn.AdaptiveAvgPool2d):
             raise self._refusal("has windows of several sizes")
-        if isinstance(module, nn.Linear) and len(before) != 2:
+        if isinstance(module, nn.Linear) and len(input_shape) != 2:
             raise self._refusal("takes several dimensions", "put a Flatten before it")
         if isinstance(module, NORMS) and module.running_mean is None:
             raise self._refusal("keeps no statistics", "track_running_stats=True does")
         if isinstance(module, nn.MaxPool2d) and not self._sends_spikes(sources[0]):
             raise self._refusal("pools what is no spike", "put it right behind a ReLU")
-        for option, (plain_value,) in KNOWN_FORMS.items():
+        # Attributes such as padding_mode, each with the values that are known, of which
+        # there is one. A module that lacks the attribute passes.
+        for option, known_values in KNOWN_FORMS.items():
+            (plain_value,) = known_values
             if getattr(module, option, plain_value) != plain_value:
                 raise self._refusal(f"has another {option}", f"{option}={plain_value!r} does")
 
@@ -349,12 +420,28 @@ class LayerBuilder(fx.Interpreter):
         return isinstance(self.layers[name].module, (*NONLINEARITIES, nn.MaxPool2d))
 
     def _add_norm(self, norm: nn.BatchNorm1d | nn.BatchNorm2d, sources: list[str]) -> str:
-        """Fold a batch norm into the layer before it, and return the name of this one.
+        """Fold a batch norm into the layer before it, in place.
 
-        If something else takes that layer's output, too, the norm is folded into a new
-        layer that changes nothing.
+        If something else takes that layer's output, too, it would get the norm as well.
+        So the norm is then folded into a new layer, which without it changes nothing.
+
+        Parameters
+        ----------
+        norm : nn.BatchNorm1d or nn.BatchNorm2d
+            In evaluation, with running statistics.
+        sources : list of str
+            Name of the layer before it, or "input".
+
+        Returns
+        -------
+        str
+            Name of the layer that now computes the norm.
         """
-        layer = self.layers.get(sources[0])
+        layer = self.layers.get(sources[0])  # None for "input"
+        # Several nodes may have this layer as their sender: its own, and those behind
+        # it that change nothing, such as a dropout. If they stand in a row, each has
+        # one user, the next one, and the last one's user is the norm. A second user of
+        # any of them is something else that takes the layer's output.
         senders = [node for node, name in self._sender_names.items() if name == sources[0]]
         is_shared = any(len(node.users) > 1 for node in senders)
         if layer is None or not isinstance(layer.module, WEIGHTED) or is_shared:

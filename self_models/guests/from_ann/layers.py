@@ -103,23 +103,37 @@ class ScaleInserter:
 
     def __init__(self):
         self.layers = []
-        # Name of a layer -> the neurons whose spikes it passes on without weights, or
-        # None
-        self._neurons_behind = {INPUT: None}
+        # Name of a layer -> the neurons whose bare spikes it sends, that is spikes that
+        # have met no weight since; or None if what it sends has met one. Pixels, of
+        # "input", need none, since they are no spikes.
+        self._bare_spikes_of = {INPUT: None}
 
     def add(self, layer: Layer) -> None:
-        """Add a layer, with a Scale of 1 before it where it needs one."""
+        """Add a layer, with a Scale of 1 before it where it needs one.
+
+        A spike stands for as much as the threshold of its neurons, by which the first
+        weights behind them will be multiplied (``scale_by_thresholds``). Where spikes
+        would meet no weight of their own, a Scale is put in as one: before neurons, and
+        where spikes of different neurons, whose thresholds differ, are added.
+
+        Parameters
+        ----------
+        layer : Layer
+            It comes after its sources.
+        """
         sources = layer.sources
-        senders = {self._neurons_behind[source] for source in sources}
-        if layer.is_nonlinear or len(senders) > 1:
+        neurons_before = {self._bare_spikes_of[source] for source in sources}
+        if layer.is_nonlinear or len(neurons_before) > 1:
             sources = tuple(self.scaled(source) for source in sources)
         if layer.is_nonlinear:
-            neurons = layer.name
+            bare_spikes_of = layer.name  # neurons will stand here
         elif isinstance(layer.module, WEIGHTED):
-            neurons = None
+            bare_spikes_of = None  # its weights are what the spikes meet
         else:
-            neurons = self._neurons_behind[sources[0]]
-        self._neurons_behind[layer.name] = neurons
+            # A pool, Flatten or sum passes on what it takes. All of its sources now
+            # agree: they send spikes of the same neurons, or all of them no bare ones.
+            bare_spikes_of = self._bare_spikes_of[sources[0]]
+        self._bare_spikes_of[layer.name] = bare_spikes_of
         self.layers.append(layer._replace(sources=sources))
 
     def scaled(self, name: str) -> str:
@@ -127,12 +141,12 @@ class ScaleInserter:
 
         It is the layer itself, or a Scale behind it, which is added if it is not there.
         """
-        if self._neurons_behind[name] is None:
+        if self._bare_spikes_of[name] is None:
             return name
         scale = f"{name}_worth"
-        if scale not in self._neurons_behind:
+        if scale not in self._bare_spikes_of:
             self.layers.append(Layer(scale, Scale(torch.ones(())), (name,)))
-            self._neurons_behind[scale] = None
+            self._bare_spikes_of[scale] = None
         return scale
 
 

@@ -60,9 +60,13 @@ def trace_layers(ann: nn.Module, images: torch.Tensor) -> list[Layer]:
         raise NotTraceable(
             f"{line or 'the model'} cannot be traced: {reason}; give a forward of layers alone"
         ) from None
-    check_products(program, images[[0, -1]])
+    # Values are needed since some operations are told apart by what they compute. Two
+    # images are enough, and no batch of one, in which a shape may look like another.
+    # Indexing copies them, each time: a forward may change its input in place.
+    first_and_last = [0, -1]
+    check_products(program, images[first_and_last])  # raises for a product of signals
     builder = LayerBuilder(program)
-    builder.run(images[[0, -1]])  # a new copy: operations in place may have changed the other
+    builder.run(images[first_and_last])
     return [*builder.layers.values()]
 
 

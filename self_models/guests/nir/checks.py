@@ -1,6 +1,6 @@
 """What does not fit a file and its convention: what is refused, and what is noted."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -102,31 +102,67 @@ def notes_on_nodes(
     str
         A note for the user.
     """
-    kinds = {kind_of(node) for node in nodes.values()}
+    # A generator to its end: each note is told before the next one is looked for.
+    yield from notes_on_omissions(nodes, like, given)
+    yield from notes_on_unusual_constants(nodes, like)
+    if like == "spikingjelly":
+        yield from notes_on_spikingjelly_r(nodes, convention.dt)
+    if convention.membrane_floor is not None:
+        yield from notes_on_floor(nodes)
+
+
+def notes_on_omissions(
+    nodes: Nodes, like: str | None, given: Mapping[str, object]
+) -> Iterator[str]:
+    """Say what a simulator's files leave out, so that its defaults are taken.
+
+    `OMISSIONS` has for each simulator what its exporter does not write, such as
+    snnTorch's reset_mechanism, and which kinds of nodes would need it. Nothing is said
+    if there is no such node, or if the user has given any of it, and so knows of it.
+    """
     omission = OMISSIONS.get(like)
-    if omission and kinds & omission.kinds:
-        if all(given[field] is None for field in omission.fields):
-            yield omission.message
+    if omission is None:
+        return
+    kinds = {kind_of(node) for node in nodes.values()}
+    is_needed = bool(kinds & omission.kinds)
+    if is_needed and all(given[field] is None for field in omission.fields):
+        yield omission.message
 
-    unusual = quoted(
-        name for name, node in nodes.items() if not is_written_by(like, kind_of(node), vars(node))
-    )
-    if unusual and like == "sinabs":
-        yield f"sinabs writes v_leak 0 and r 1: those of {unusual} are ignored"
-    if unusual and like == "norse":
-        yield f"Norse writes r 1 and w_in 1: {unusual} is read as NIR has it"
 
+def notes_on_unusual_constants(nodes: Nodes, like: str | None) -> Iterator[str]:
+    """Say which nodes have constants that the simulator's exporter never writes.
+
+    sinabs always writes v_leak 0 and r 1, and Norse r 1 and w_in 1. Of the constants of
+    other simulators nothing is said.
+    """
+    unusual = []
     for name, node in nodes.items():
-        if like == "spikingjelly" and kind_of(node) == "IF":
-            if not is_inverse(node.r, convention.dt):
-                dt = 1 / np.ravel(node.r)[0]
-                yield (
-                    f"SpikingJelly writes r = 1/dt, and r of {name!r} is that of "
-                    f"timesteps of {1000 * dt:.3g} ms: give dt={dt:.3g}"
-                )
+        if not is_written_by(like, kind_of(node), vars(node)):
+            unusual.append(name)
+    if unusual and like == "sinabs":
+        yield f"sinabs writes v_leak 0 and r 1: those of {quoted(unusual)} are ignored"
+    if unusual and like == "norse":
+        yield f"Norse writes r 1 and w_in 1: {quoted(unusual)} is read as NIR has it"
 
+
+def notes_on_spikingjelly_r(nodes: Nodes, dt: float) -> Iterator[str]:
+    """Say which dt an IF node of SpikingJelly was written for, if it is another one.
+
+    Its exporter gives all neurons of a node the same r, so the first one's says it.
+    """
+    for name, node in nodes.items():
+        if kind_of(node) == "IF" and not is_inverse(node.r, dt):
+            written_dt = 1 / np.ravel(node.r)[0]
+            yield (
+                f"SpikingJelly writes r = 1/dt, and r of {name!r} is that of "
+                f"timesteps of {1000 * written_dt:.3g} ms: give dt={written_dt:.3g}"
+            )
+
+
+def notes_on_floor(nodes: Nodes) -> Iterator[str]:
+    """Say which nodes have no threshold, in which a membrane_floor is counted."""
     integrators = quoted(name for name, node in nodes.items() if kind_of(node) in INTEGRATORS)
-    if convention.membrane_floor is not None and integrators:
+    if integrators:
         yield f"membrane_floor is in thresholds, which {integrators} has not: no floor there"
 
 
@@ -142,7 +178,7 @@ def note_on_inverse_r(nodes: Nodes, dt: float) -> str | None:
     return f"r of {names} is 1/dt, which is taken as 1: V += I in each timestep"
 
 
-def quoted(names: Iterator[str]) -> str:
+def quoted(names: Iterable[str]) -> str:
     """Return names in quotation marks, with commas between them."""
     return ", ".join(repr(name) for name in names)
 
@@ -216,21 +252,27 @@ def is_same_dt(dt: float, other: float) -> bool:
 def find_implied_timestep(nodes: Nodes) -> ImpliedTimestep:
     """Find the timestep for which the weights of a file look trained.
 
+    A leaky node takes ``r dt / tau`` times the weight of an event. Simulators in which
+    an event adds its whole weight write ``r = tau / dt``, which makes this 1. So
+    ``tau / r`` is their dt, and ``1 - dt / tau = 1 - 1 / r`` the share of V that a
+    timestep keeps. `ImpliedTimestep` says when to believe it.
+
     Parameters
     ----------
     nodes : dict of {str: nir.NIRNode}
-        The graph's nodes. Those without a finite tau and an r count for nothing.
+        The graph's nodes. Only those with a finite tau and an r other than 0 count.
 
     Returns
     -------
     ImpliedTimestep
-        Whose docstring has the reasoning.
+        Its dt is 0 if no node counts, or if those that do disagree.
     """
     timesteps = []  # tau / r of each neuron, in seconds
     leaks = []  # 1 - 1 / r of each neuron
     for node in nodes.values():
         constants = vars(node)
-        # LIF and LI have a tau, CubaLIF and CubaLI a tau_mem, and others nan here.
+        # LIF and LI have a tau, CubaLIF and CubaLI a tau_mem. Others get nan here,
+        # which is not finite, so they are left out whatever their r.
         tau = np.asarray(constants.get("tau", constants.get("tau_mem", np.nan)))
         r = np.asarray(constants.get("r", constants.get("r_mem", np.nan)))
         if np.isfinite(tau).all() and (r != 0).all():
@@ -242,6 +284,7 @@ def find_implied_timestep(nodes: Nodes) -> ImpliedTimestep:
         are_same = 0 < max(timesteps) < min(timesteps) * SAME_DT
         if are_same:
             dt = timesteps[0]
+    # Without any node dt is 0, and what the leaks are does not matter.
     leaks = np.array(leaks)
     are_positive = bool((leaks > 0).all())
     # Files have float32, so a leak of 0.9 is not 0.9 to the last digit.
@@ -249,52 +292,76 @@ def find_implied_timestep(nodes: Nodes) -> ImpliedTimestep:
     return ImpliedTimestep(dt, are_positive and are_round)
 
 
-def notes_on_dt(nodes: Nodes, convention: Convention, dt_is_chosen: bool) -> Iterator[str]:
-    """Compare the length of a timestep with the time constants of a file.
+def check_time_constants(nodes: Nodes, convention: Convention) -> str | None:
+    """Check that no time constant of a file is shorter than a timestep.
+
+    By forward Euler a timestep keeps the share ``1 - dt / tau`` of V, which then is
+    below 0. snnTorch clamps it to 0, which is noted; for other simulators the file is
+    refused. In sinabs tau counts timesteps, and nothing is checked.
 
     Parameters
     ----------
     nodes : dict of {str: nir.NIRNode}
         The graph's nodes.
     convention : Convention
-        How they are to be read.
-    dt_is_chosen : bool
-        Whether somebody has asked for this timestep.
+        How they are to be read, with the dt in seconds.
 
-    Yields
-    ------
-    str
-        Which leaks of snnTorch are clamped, and whether the weights look written for
-        another timestep.
+    Returns
+    -------
+    str or None
+        A note that names the nodes that are clamped; None if there are none.
 
     Raises
     ------
     ModelError
-        For a time constant that is shorter than a timestep.
+        For a time constant that is shorter than dt, unless leaks are clamped.
     """
     if convention.tau_in_timesteps:
-        return
+        return None
     dt = convention.dt
-    implied = find_implied_timestep(nodes)
     taus = time_constants(nodes)
+    # Files have float32, so a tau that is meant to be dt may be a little below it.
     shorter = [tau for tau in taus if dt > tau.seconds * DT_TOLERANCE]
-    if shorter and convention.clamped_leaks:
-        names = quoted(dict.fromkeys(tau.node for tau in shorter))
-        yield f"{names}: a beta below 0 or above 1 is clamped, as snnTorch does"
-    elif shorter:
-        raise ModelError(too_short(min(taus), dt, implied))
+    if not shorter:
+        return None
+    if not convention.clamped_leaks:
+        shortest = min(taus)  # by seconds, which is the first field
+        raise ModelError(too_short(shortest, dt, find_implied_timestep(nodes)))
+    names = quoted(dict.fromkeys(tau.node for tau in shorter))  # each node once
+    return f"{names}: a beta below 0 or above 1 is clamped, as snnTorch does"
 
-    if dt_is_chosen or not implied.dt:
-        return
+
+def note_on_implied_dt(nodes: Nodes, convention: Convention) -> str | None:
+    """Say for which timestep the weights of a file look written, if it is another one.
+
+    Parameters
+    ----------
+    nodes : dict of {str: nir.NIRNode}
+        The graph's nodes.
+    convention : Convention
+        How they are to be read, with a dt that nobody has chosen.
+
+    Returns
+    -------
+    str or None
+        A note with the dt that the constants imply (see `ImpliedTimestep`). None if
+        they imply none, or that of the convention, or if this is not sure.
+    """
+    if convention.tau_in_timesteps:  # sinabs: time constants say nothing of seconds
+        return None
+    implied = find_implied_timestep(nodes)
+    if not implied.dt:
+        return None
     is_supported = implied.is_snntorch or implied.has_round_leaks
-    if is_supported and not is_same_dt(implied.dt, dt):
-        note = (
-            f"these weights look written for timesteps of {1000 * implied.dt:.3g} ms: "
-            f"dt={implied.dt:.3g}"
-        )
-        if implied.is_snntorch:
-            note += ", or like='snntorch'"
-        yield note
+    if not is_supported or is_same_dt(implied.dt, convention.dt):
+        return None
+    note = (
+        f"these weights look written for timesteps of {1000 * implied.dt:.3g} ms: "
+        f"dt={implied.dt:.3g}"
+    )
+    if implied.is_snntorch:
+        note += ", or like='snntorch'"
+    return note
 
 
 def too_short(tau: TimeConstant, dt: float, implied: ImpliedTimestep) -> str:

@@ -209,20 +209,25 @@ def find_convention(
     ModelError
         If there is no such simulator, or a value cannot be.
     """
-    found = dict(LIKE[required(Choice(LIKE), "like", like or "nir")])
+    simulator = like or "nir"
+    required(Choice(LIKE), "like", simulator)  # raises ModelError for an unknown name
+    fields = dict(LIKE[simulator])
     for name, value in given.items():
         if value is not None:
-            found[name] = value
-    convention = replace(convention_of_file(metadata), **found)
+            fields[name] = value
+    convention = replace(convention_of_file(metadata), **fields)
 
     required(Choice(RESETS), "reset", convention.reset)
-    dt = required(POSITIVE, "dt", convention.dt)
+    dt = required(POSITIVE, "dt", convention.dt)  # as a float
+    # These may be one value for all nodes, or a dict of values by name of a node. None,
+    # the default, is left to the simulator. Checked, they are arrays.
     checked = {}
     for argument in BY_NODE:
         value = getattr(convention, argument)
         if value is not None:
             checked[argument] = check_argument(argument, value)
-    # snnTorch clamps its betas, of which its exporter makes time constants of this dt
+    # snnTorch clamps a beta below 0 or above 1. Its exporter makes a time constant of
+    # it with this dt, so only with this dt does dt / tau give the beta back.
     clamped_leaks = like == "snntorch" and dt == SNNTORCH_DT
     return replace(convention, dt=dt, clamped_leaks=clamped_leaks, **checked)
 

@@ -128,11 +128,13 @@ def kernel_events(
     timesteps : int
         How many timesteps the recording has.
     values : ndarray of shape (n,), float32, optional
-        What events bring that lie in the order of timesteps; by default 1.
+        What each event brings; by default 1. Only for events that are in the order of
+        timesteps already: others are sorted here, and their values are not.
 
     Returns
     -------
     KernelEvents
+        With the events in the order of timesteps.
     """
     time, *places = columns
     if (time[1:] < time[:-1]).any():
@@ -144,6 +146,7 @@ def kernel_events(
         axis.astype(np.int32) * stride for axis, stride in zip(places, strides, strict=True)
     )
     events_per_timestep = np.bincount(time, minlength=timesteps)
+    # (T + 1,): before each timestep so many events came, and so many in all
     first = np.append(0, events_per_timestep.cumsum()).astype(np.int32)
     return KernelEvents(first, neurons, values)
 
@@ -173,12 +176,27 @@ def kernel_events_of_frames(frames: torch.Tensor) -> list[KernelEvents]:
 
 
 def arrived_by_timestep(recordings: Sequence[KernelEvents]) -> torch.Tensor:
-    """Sum up the sizes of what arrives in each timestep: a Tensor (T, B), float32."""
-    totals = []  # of each recording: what has arrived before each timestep
+    """Sum up the sizes of what arrives in each timestep.
+
+    Parameters
+    ----------
+    recordings : list of KernelEvents
+        B recordings of T timesteps. Of an event without a value the size is 1.
+
+    Returns
+    -------
+    Tensor of shape (T, B), float32
+    """
+    arrived = []  # of each recording (T + 1,): the sum before each timestep, and of all
     for events in recordings:
+        # first[t] is the number of the first event of timestep t. So it is also how
+        # many events came before t; the last of its T + 1 values counts them all.
+        first = events.first
         if events.values is None:
-            totals.append(events.first)
+            arrived.append(first)
         else:
-            sizes = np.abs(events.values).cumsum(dtype=float)
-            totals.append(np.append(0, sizes)[events.first])
-    return torch.from_numpy(np.diff(totals).T.astype(np.float32))
+            sums = np.abs(events.values).cumsum(dtype=float)
+            sums_before_event = np.append(0, sums)  # (n + 1,), with the sum of all n
+            arrived.append(sums_before_event[first])
+    by_timestep = np.diff(arrived)  # (B, T)
+    return torch.from_numpy(by_timestep.T.astype(np.float32))

@@ -187,7 +187,8 @@ class GraphSNN(nn.Module):
                 arriving = [kernel_events(columns, shape, timesteps) for columns in recordings]
                 outputs = self._run_on_kernel(arriving, timesteps, specs)
             else:
-                outputs = self._run_dense(event_frames(recordings, shape, timesteps), specs)
+                frames = event_frames(recordings, shape, timesteps)
+                outputs = self._run_in_pytorch(frames, specs)
         else:
             values = self._check_frames(torch.as_tensor(events), scale, counts)
             is_plain = not values.requires_grad and values.device.type == "cpu"
@@ -195,7 +196,7 @@ class GraphSNN(nn.Module):
                 arriving = kernel_events_of_frames(values)
                 outputs = self._run_on_kernel(arriving, values.shape[1], specs)
             else:
-                outputs = self._run_dense(values, specs)
+                outputs = self._run_in_pytorch(values, specs)
         return self._make_output(outputs, specs)
 
     def _check_frames(
@@ -219,14 +220,35 @@ class GraphSNN(nn.Module):
         outputs[INPUT] = arrived_by_timestep(recordings)
         return outputs
 
-    def _run_dense(self, frames: torch.Tensor, specs: dict[str, RecordSpec]) -> dict:
-        """Return the outputs of all timesteps, of PyTorch; see `_make_output`."""
+    def _run_in_pytorch(self, frames: torch.Tensor, specs: dict[str, RecordSpec]) -> dict:
+        """Run all timesteps of a batch in PyTorch, rather than on the event engine.
+
+        Parameters
+        ----------
+        frames : Tensor of shape (B, T, *graph.shape)
+            What arrives in each timestep, of any dtype.
+        specs : dict of {str: RecordSpec}
+            What to record of each layer.
+
+        Returns
+        -------
+        dict of {object: Tensor of shape (T, B, ...)}
+            "logits" (T, B, classes): what the output node has sent up to each timestep.
+            By name of a layer (T, B): how many spikes it sends in each timestep, and
+            for "input" the sum of the sizes of what arrives. By (layer, kind) what is
+            recorded.
+        """
         steps = []
-        state = GraphState()
+        state = GraphState()  # step() changes it in place
         for arriving in frames.unbind(1):
             arriving = arriving.to(torch.float32)
             sent = self.step(state, arriving)
+            # Logits keep their gradient, from which a network is trained. Numbers of
+            # spikes are statistics, whose gradient nobody asks for.
             outputs = {"logits": sent["output"].flatten(1)}
+            # layers[0] is "input". What arrives there are values of any size and sign,
+            # so their sizes add up, in float64 where the device has it. Spikes are
+            # whole numbers, which float32 adds exactly.
             for name in self.layers[1:]:
                 outputs[name] = sent[name].detach().flatten(1).sum(1)
             sizes = arriving.detach().abs().flatten(1)
@@ -234,6 +256,7 @@ class GraphSNN(nn.Module):
             outputs |= record_step(specs, sent, state.layer_states, self.neurons())
             steps.append(outputs)
         outputs = stack_outputs(steps)
+        # So far the logits are those of each timestep alone. An SNNOutput has sums.
         outputs["logits"] = outputs["logits"].cumsum(0)
         return outputs
 

@@ -44,8 +44,17 @@ class Terms(NamedTuple):
 def restore_sums(graph: "nir.NIRGraph", like: str | None) -> "nir.NIRGraph":
     """Put back the sums that snnTorch's exporter has lost.
 
-    A sum is put back, with a warning, where only one dangling and one spiking term can
-    be meant. Each sum that is put back may make another one certain.
+    Where forward() computes ``n(conv(b) + a)``, the file has neither the sum nor an
+    edge from its terms ``conv`` and ``a`` to ``n``, but an extra Input and Output:
+
+        written:  input_n -> n        conv -> output        a
+        put back: conv -> n <- a
+
+    ``conv``, whose edge leads to an Output, is the dangling term here, and ``a``, which
+    sends spikes that go elsewhere, too, is the spiking term. Where just one of each can
+    be meant, the sum is put back with a warning, which names the line that has called
+    the caller of this function, ``from_nir``. That may make the next sum certain, since
+    its terms are no longer candidates of others.
 
     Parameters
     ----------
@@ -66,12 +75,13 @@ def restore_sums(graph: "nir.NIRGraph", like: str | None) -> "nir.NIRGraph":
         snnTorch wrote a graph whose last node is no neuron, but may take a sum: of such
         a sum nothing is left in the file.
     """
-    mended = copy.copy(graph)
-    mended.nodes = dict(graph.nodes)
-    mended.edges = list(graph.edges)
-    lost = extra_input_edges(graph)
-    # If one of them has no dangling term, the file is of another program, and means it
+    mended = copy_of_graph(graph)
+    lost = extra_input_edges(graph)  # one for each lost sum: (Input, node that takes it)
+    # An extra Input without a dangling term for its sum is there on purpose: the file
+    # then is of another program, whose graphs have several Inputs, and is left alone.
     while lost and all(find_terms(mended, target).dangling for _, target in lost):
+        # mended has what is put back so far; the order of candidates is that of the
+        # edges that the file itself has.
         candidates = candidate_terms(mended, lost, graph.edges)
         certain = [edge for edge, terms in candidates.items() if is_certain(terms)]
         if not certain:
@@ -80,23 +90,42 @@ def restore_sums(graph: "nir.NIRGraph", like: str | None) -> "nir.NIRGraph":
                 f"adds: {'; '.join(map(mending_lines, candidates.items()))}"
             )
         edge = certain[0]
-        names = put_back(mended, edge, candidates[edge])
+        names = term_names(candidates[edge])
+        put_back_in_place(mended, edge, candidates[edge])
         warnings.warn(
             f"{edge[1]!r} is read as {' + '.join(names)}, a guess: "
             "the file has lost how forward() joins them",
-            stacklevel=3,
+            stacklevel=3,  # the user's line that calls from_nir()
         )
         lost.remove(edge)
 
-    last_nodes = drop_dangling_outputs(mended)
+    delete_unused_outputs(mended)
     if like == "snntorch":
-        for name in last_nodes:
-            if not sends_spikes(graph.nodes[name]) and find_terms(mended, name).spiking:
-                raise ModelError(
-                    f"it ends in {name!r}, no neuron; one that takes a sum is lost there: "
-                    "add nn.Flatten() in any case"
-                )
+        check_last_nodes(mended)
     return mended
+
+
+def copy_of_graph(graph: "nir.NIRGraph") -> "nir.NIRGraph":
+    """Return a graph of the same nodes, with a dict and a list of its own."""
+    own = copy.copy(graph)
+    own.nodes = dict(graph.nodes)
+    own.edges = list(graph.edges)
+    return own
+
+
+def check_last_nodes(mended: "nir.NIRGraph") -> None:
+    """Raise ModelError where a neuron that takes a sum may be lost at a graph's end.
+
+    If the last node before an Output sends no spikes, such as a convolution, and there
+    is a spiking node whose signal could be added to its own, a neuron may have followed
+    that took both. Of such a neuron snnTorch's exporter writes nothing.
+    """
+    for name in nodes_before_outputs(mended).values():
+        if not sends_spikes(mended.nodes[name]) and find_terms(mended, name).spiking:
+            raise ModelError(
+                f"it ends in {name!r}, no neuron; one that takes a sum is lost there: "
+                "add nn.Flatten() in any case"
+            )
 
 
 def extra_input_edges(graph: "nir.NIRGraph") -> list[Edge]:
@@ -112,6 +141,13 @@ def candidate_terms(
 ) -> dict[Edge, Terms]:
     """Return, for each edge from an extra Input, what may be the terms of its sum.
 
+    For each sum of forward(), such as ``n(conv(b) + a)``, snnTorch's exporter writes an
+    extra Input with an edge to ``n``, in place of edges from the terms ``conv`` and
+    ``a``. ``find_terms`` finds candidates by shape. With several sums, one may be found
+    for two of them, and this narrows them down. For example, let there be two sums, and
+    the first one have only the candidate ``conv1``, the second ``conv1`` and ``conv2``:
+    then ``conv1`` is the first one's, and ``conv2`` the second one's.
+
     Parameters
     ----------
     mended : nir.NIRGraph
@@ -120,6 +156,11 @@ def candidate_terms(
         Edges from extra Inputs.
     written_edges : list of Edge
         Edges of the graph as it was in the file.
+
+    Returns
+    -------
+    dict of {Edge: Terms}
+        Extra Input and its target -> candidates.
     """
     all_terms = {edge: find_terms(mended, edge[1]) for edge in lost}
     # An edge belongs to one sum: what is the only candidate of one is none of another.
@@ -127,7 +168,8 @@ def candidate_terms(
     candidates = {}
     for edge, terms in all_terms.items():
         free = [dangling for dangling in terms.dangling if dangling not in taken]
-        dangling = free or terms.dangling
+        # If none is free, the only candidate that is taken is this sum's own
+        dangling = free if free else terms.dangling
         # Those that lead to the other term come first, as in conv(a) + a
         targets = {source for source, _ in dangling}
         leading = {source for source, target in written_edges if target in targets}
@@ -160,12 +202,12 @@ def term_names(terms: Terms) -> list[str]:
     return [source for source, _ in terms.dangling] + terms.spiking
 
 
-def put_back(mended: "nir.NIRGraph", edge: Edge, terms: Terms) -> list[str]:
-    """Put a sum back into the graph, in place, and return the names of its terms."""
+def put_back_in_place(mended: "nir.NIRGraph", edge: Edge, terms: Terms) -> None:
+    """Replace the extra Input of an edge by edges from the terms of its lost sum."""
     gone, new = changed_edges(edge, terms)
     mended.edges = [other for other in mended.edges if other not in gone] + new
-    del mended.nodes[edge[0]]  # the Input
-    return term_names(terms)
+    extra_input, _ = edge
+    del mended.nodes[extra_input]
 
 
 def mending_lines(candidate: tuple[Edge, Terms]) -> str:
@@ -180,52 +222,102 @@ def mending_lines(candidate: tuple[Edge, Terms]) -> str:
     )
 
 
-def drop_dangling_outputs(mended: "nir.NIRGraph") -> list[str]:
-    """Delete Outputs to which no edge is left; return the nodes before the others."""
-    last_nodes = {}  # Output -> the node that leads to it
-    for source, target in mended.edges:
-        is_output = type(mended.nodes.get(target)).__name__ == "Output"
-        if is_output and source in mended.nodes:
+def nodes_before_outputs(graph: "nir.NIRGraph") -> dict[str, str]:
+    """Return for each Output to which an edge leads the node that it comes from.
+
+    An Output has one edge. If a file has more, the last one in the list counts.
+    """
+    last_nodes = {}
+    for source, target in graph.edges:
+        if is_output(graph, target) and source in graph.nodes:
             last_nodes[target] = source
-    if last_nodes:
-        for name, node in list(mended.nodes.items()):
-            if type(node).__name__ == "Output" and name not in last_nodes:
-                del mended.nodes[name]
-    return list(last_nodes.values())
+    return last_nodes
+
+
+def delete_unused_outputs(mended: "nir.NIRGraph") -> None:
+    """Delete the Outputs to which no edge is left, in place.
+
+    These are the Outputs of dangling terms, whose edges now lead to a sum. If no Output
+    has an edge, all stay, so that a message about them counts those of the file.
+    """
+    used = nodes_before_outputs(mended)
+    if not used:
+        return
+    for name in list(mended.nodes):
+        if is_output(mended, name) and name not in used:
+            del mended.nodes[name]
+
+
+def is_output(graph: "nir.NIRGraph", name: str) -> bool:
+    """Return whether a node of this name is in a graph, and is a nir.Output.
+
+    Classes of nir are compared by name in this file, since nir is only imported where a
+    file is read.
+    """
+    return type(graph.nodes.get(name)).__name__ == "Output"
 
 
 def find_terms(graph: "nir.NIRGraph", target: str) -> Terms:
-    """Find what may be the terms of a lost sum into a node.
+    """Find the nodes whose signals may be added in the lost sum that a node takes.
 
-    All have the shape of the node's output, and none comes behind the node.
+    snnTorch's exporter drops the sum of ``n(conv(b) + a)`` and the edges of its terms:
+    it leaves ``conv -> output``, with an Output of its own, and ``a`` as it is. So a
+    term is a node that could send to ``target``, here ``n``, and that either leads to
+    an Output (dangling, such as ``conv``), or sends spikes (spiking, such as ``a``).
+
+    Parameters
+    ----------
+    graph : nir.NIRGraph
+        The graph, which is not changed.
+    target : str
+        Name of the node that takes the sum.
+
+    Returns
+    -------
+    Terms
+        Candidates, in the order of the graph's edges and nodes.
+    """
+    fitting = nodes_that_may_send_to(graph, target)
+    all_dangling = []
+    for source, receiver in graph.edges:
+        if source in fitting and is_output(graph, receiver):
+            all_dangling.append((source, receiver))
+    # A spiking node with an edge to an Output is usually the last node of the network,
+    # not a term. It counts only where there is no other dangling node.
+    silent = [edge for edge in all_dangling if not sends_spikes(graph.nodes[edge[0]])]
+    dangling = silent or all_dangling
+
+    dangling_names = {source for source, _ in dangling}
+    spiking = []
+    for name in fitting:
+        if sends_spikes(graph.nodes[name]) and name not in dangling_names:
+            spiking.append(name)
+    return Terms(dangling, spiking)
+
+
+def nodes_that_may_send_to(graph: "nir.NIRGraph", target: str) -> list[str]:
+    """Return the nodes from which an edge to ``target`` could lead, without a loop.
+
+    Their output has the shape of that of ``target``, which is a neuron and so takes
+    this shape, too, and ``target`` is none of their ancestors. Where a file does not
+    say a shape, it is [None] here: nodes without a shape fit each other.
     """
     shapes = {}
     for name, node in graph.nodes.items():
         shapes[name] = np.ravel((node.output_type or {}).get("output")).tolist()
-    sources = {name: [] for name in shapes}
+    sources = {name: [] for name in shapes}  # node -> nodes that send to it
     for source, receiver in graph.edges:
         if receiver in sources and source in shapes:
             sources[receiver].append(source)
     fitting = []
     for name, shape in shapes.items():
-        has_shape = shape == shapes.get(target)
-        if has_shape and target not in depth_first_search(name, sources).finished:
+        if shape != shapes.get(target):
+            continue
+        # All nodes on any path to this one, and the node itself
+        ancestors = depth_first_search(name, sources).finished
+        if target not in ancestors:
             fitting.append(name)
-
-    dangling = []
-    for source, receiver in graph.edges:
-        if source in fitting and type(graph.nodes.get(receiver)).__name__ == "Output":
-            dangling.append((source, receiver))
-    # The node before the Output that is meant sends spikes: it is a term only if need
-    # be
-    silent = [edge for edge in dangling if not sends_spikes(graph.nodes[edge[0]])]
-    dangling = silent or dangling
-    taken = dict(dangling)
-    spiking = []
-    for name in fitting:
-        if sends_spikes(graph.nodes[name]) and name not in taken:
-            spiking.append(name)
-    return Terms(dangling, spiking)
+    return fitting
 
 
 def sends_spikes(node: object) -> bool:

@@ -128,14 +128,35 @@ class NIRNeuron(SpikingNeuron):
     def forward(
         self, current: torch.Tensor, state: NIRState | None = None
     ) -> tuple[torch.Tensor, NIRState]:
-        """Run one timestep, see `SpikingNeuron.forward`."""
-        current = current.to(self.threshold.dtype)
-        v, age, synapse = state or self.at_rest(current)
-        current, synapse = self.received(current, synapse)
-        spikes, (v, age) = super().forward(current, NeuronState(v, age))
+        """Run one timestep, see `SpikingNeuron.forward`.
+
+        In this order: the synapse makes a current of what arrives; the current charges
+        V, and neurons fire where V is above the threshold; V is reset there.
+
+        Parameters
+        ----------
+        current : Tensor of shape (B, ...)
+            What arrives, a[t].
+        state : NIRState or None
+            Of the timestep before; None for neurons at rest.
+
+        Returns
+        -------
+        spikes : Tensor of shape (B, ...)
+            0 or 1.
+        state : NIRState
+            Its ``age`` counts on as SpikingNeuron does it.
+        """
+        arriving = current.to(self.threshold.dtype)  # matrix products may be bfloat16
+        v, age, synapse = state or self.at_rest(arriving)
+        charge, synapse = self.received(arriving, synapse)
+        # The class above charges, fires, subtracts the threshold from the V of neurons
+        # that have fired, and keeps V above its floor. With a reset to a value that V
+        # is replaced, where a neuron has fired.
+        spikes, (v, age) = super().forward(charge, NeuronState(v, age))
         if self.reset is not None:
-            v = torch.where(spikes > 0, self.after_spike(current), v)
-            v = self.floored(v)  # the floor holds for what V is reset to, too
+            v = torch.where(spikes > 0, self.after_spike(charge), v)
+            v = self.floored(v)  # the value itself may lie below the floor
         return spikes, NIRState(v, age, synapse)
 
     def received(
@@ -214,10 +235,28 @@ class AsElsewhere(NIRNeuron):
     def forward(
         self, current: torch.Tensor, state: NIRState | None = None
     ) -> tuple[torch.Tensor, NIRState]:
-        """Run one timestep, see `SpikingNeuron.forward`."""
+        """Run one timestep, see `SpikingNeuron.forward`.
+
+        Parameters
+        ----------
+        current : Tensor of shape (B, ...)
+            What arrives: spikes of other layers, as the weights deliver them.
+        state : NIRState or None
+            Of the timestep before; None for neurons at rest.
+
+        Returns
+        -------
+        spikes : Tensor of shape (B, ...)
+            0 or 1; with ``several`` 0, 1, 2 and so on.
+        state : NIRState
+            V after the reset, and not below ``membrane_floor`` if there is one.
+        """
+        # The age, timesteps since the last spike, stays None: the surrogate of neurons
+        # of files does not ask for it.
         v, age, synapse = state or self.at_rest(current)
+        # With a synapse, its current charges V; without, what arrives, times the gain.
         current, synapse = self.received(current, synapse)
-        charged = self.leak * v + current
+        charged = self.leak * v + current  # V' in the class's docstring
         if self.several:
             spikes, v = self.fire_several(charged)
         else:

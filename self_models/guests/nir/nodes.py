@@ -156,7 +156,8 @@ def affine_layer(node: object) -> nn.Module:
     """Affine: ``W S + b``. Linear: ``W S``."""
     out_features, in_features = node.weight.shape
     layer = nn.Linear(in_features, out_features, bias=hasattr(node, "bias"))
-    return with_weights(layer, node)
+    set_weights(layer, node)
+    return layer
 
 
 def pooling_layer(node: object) -> nn.Module:
@@ -188,7 +189,8 @@ def convolution_layer(node: object) -> nn.Module:
     layer = convolution(
         channels_per_group * groups, out_channels, kernel_size, stride, padding, dilation, groups
     )
-    return with_weights(layer, node)
+    set_weights(layer, node)
+    return layer
 
 
 def flatten_layer(node: object) -> nn.Module:
@@ -211,15 +213,28 @@ def integers(value: object, count: int = 1) -> tuple[int, ...]:
     return tuple(np.broadcast_to(np.ravel(value), count).tolist())
 
 
-def with_weights(layer: nn.Module, node: object) -> nn.Module:
-    """Return a layer with the weights and biases of a node."""
+def set_weights(layer: nn.Module, node: object) -> None:
+    """Replace the parameters of a layer by those of a node, in float32, in place.
+
+    Parameters
+    ----------
+    layer : nn.Module
+        An nn.Linear, nn.Conv1d or nn.Conv2d, whose parameters are called "weight" and
+        "bias".
+    node : nir.NIRNode
+        It has an array of each of these names, or AttributeError is raised.
+
+    Raises
+    ------
+    ValueError
+        If an array of the node has another shape than the layer's parameter.
+    """
     for key, parameter in layer.named_parameters():
         value = torch.from_numpy(np.array(getattr(node, key), np.float32))
         if value.shape != parameter.shape:
             found = tuple(value.shape)
             raise ValueError(f"its {key} is {found}, where {tuple(parameter.shape)} fits")
         parameter.data = value
-    return layer
 
 
 # --- neurons
@@ -422,7 +437,7 @@ def start_potential(node: NeuronNode, convention: Convention, v_reset: np.ndarra
 def integrators(equations: Equations) -> Integrator:
     """Make neurons without a threshold."""
     neurons = Integrator(triangle(None, None), "immediate")
-    set_equations(neurons, equations)
+    set_constants(neurons, equations, v_reset=None)
     return neurons
 
 
@@ -430,6 +445,23 @@ def spiking_neurons(
     node: NeuronNode, convention: Convention, equations: Equations, reset: str
 ) -> NIRNeuron:
     """Make neurons that spike, of the class that has their reset.
+
+    V' is the potential that a timestep has charged. R is 1 where V was above the
+    threshold already when the timestep began, and s the number of spikes:
+
+        reset     convention             class        attribute    V after the timestep
+        zero                             NIRNeuron                 v_reset where s is 1
+        zero      reset_delay is True *  AsElsewhere  whole        (1 - R) V'
+        subtract  reset_delay is None    NIRNeuron                 V' - threshold s
+        subtract  reset_delay is True    AsElsewhere  subtracts    V' - threshold R
+        subtract  reset_delay is False   AsElsewhere  subtracts    V' - threshold s
+        subtract  several_spikes         AsElsewhere  several      V' - threshold s
+        none                             AsElsewhere               V'
+
+    (*) Only of neurons with a synapse, or with an edge back to them: those of snnTorch
+    (Synaptic, RLeaky) lose what arrives in the timestep after a spike. With reset_delay
+    None, of all simulators but snnTorch, neurons are reset at once. False is at once,
+    too, but as snnTorch computes it, which rounds and decides otherwise.
 
     Parameters
     ----------
@@ -445,31 +477,35 @@ def spiking_neurons(
     Returns
     -------
     NIRNeuron
-        If NIR has a word for the reset, otherwise AsElsewhere.
+        Of this class where NIR has a word for the reset, otherwise an AsElsewhere. The
+        constants are set, and the threshold is a Parameter without a gradient.
 
     Raises
     ------
     ValueError
-        If a value cannot be.
+        If a constant is not finite, or if the threshold is not above 0 with
+        several_spikes.
     """
     sends_several = reset == "subtract" and convention.several_spikes
     subtracts_as_snntorch = reset == "subtract" and convention.reset_delay is not None
-    loses_input = False  # in the timestep after a spike, as Synaptic and RLeaky do
+    loses_input = False
     if reset == "zero" and convention.reset_delay:
         loses_input = node.is_recurrent or "tau_syn" in node.values
 
+    # triangle() takes the two arguments of every surrogate, and uses neither.
+    surrogate = triangle(None, None)
     if reset == "none" or sends_several or subtracts_as_snntorch or loses_input:
-        neurons = AsElsewhere(triangle(None, None), "immediate")
+        neurons = AsElsewhere(surrogate, "immediate")
         neurons.several = sends_several
         neurons.subtracts = subtracts_as_snntorch
         neurons.whole = loses_input
         neurons.reset_delay = bool(convention.reset_delay)
         if sends_several:
             neurons.most = convention.max_spikes
-        v_reset = None
+        v_reset = None  # an AsElsewhere has no value to which V is reset
     else:
         update = "delayed" if convention.fires_before_charge else "immediate"
-        neurons = NIRNeuron(triangle(None, None), update)
+        neurons = NIRNeuron(surrogate, update)
         v_reset = equations.v_reset if reset == "zero" else None
 
     threshold = spike_threshold(equations.threshold, convention, sends_several)
@@ -477,7 +513,7 @@ def spiking_neurons(
     neurons.initial_potential = convention.initial_potential
     neurons.floor = convention.membrane_floor
     neurons.may_be_negative = bool((threshold <= 0).any())
-    set_equations(neurons, equations, v_reset)
+    set_constants(neurons, equations, v_reset)
     return neurons
 
 
@@ -501,26 +537,40 @@ def spike_threshold(
     return rounded
 
 
-def set_equations(
-    neurons: NIRNeuron, equations: Equations, v_reset: np.ndarray | None = None
-) -> None:
-    """Give neurons their constants in float32; v_reset None: not reset to a value."""
+def set_constants(neurons: NIRNeuron, equations: Equations, v_reset: np.ndarray | None) -> None:
+    """Give neurons the constants of their equations, rounded to float32, in place.
+
+    Constants that have no part in the equations are left out: their defaults in
+    `Constants` say so.
+
+    Parameters
+    ----------
+    neurons : NIRNeuron
+        All of its constants but the threshold are replaced.
+    equations : Equations
+        In float64.
+    v_reset : ndarray or None
+        V after a spike. None if a spike does not set V to a value: the threshold is
+        then subtracted, or the class of the neurons has a reset of its own.
+    """
     membrane = equations.membrane
     synapse = equations.synapse
     constants = {
         "gain": to_float32(membrane.gain),
         "drive": to_float32(membrane.bias_current),
     }
-    if synapse is not None:
+    if synapse is not None:  # by default what arrives is the current
         constants["synapse_leak"] = to_float32(synapse.leak)
         constants["synapse_gain"] = to_float32(synapse.gain)
-    if equations.start.any():
+    if equations.start.any():  # by default V begins at initial_potential thresholds
         constants["start"] = to_float32(equations.start)
     if v_reset is not None:
         constants["reset"] = to_float32(v_reset)
+    neurons.set_constants(Constants(**constants))
+    # The leak is a Parameter of every SpikingNeuron, and so in the state_dict, which
+    # the other constants are not. It does not depend on them.
     leak = torch.as_tensor(to_float32(membrane.leak))
     neurons.leak = nn.Parameter(leak, requires_grad=False)
-    neurons.set_constants(Constants(**constants))
 
 
 # --- tables

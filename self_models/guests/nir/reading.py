@@ -9,8 +9,9 @@ import numpy as np
 from self_models.basics import ModelError
 from self_models.guests.nir.checks import (
     check_arguments,
+    check_time_constants,
+    note_on_implied_dt,
     note_on_inverse_r,
-    notes_on_dt,
     notes_on_nodes,
 )
 from self_models.guests.nir.conventions import (
@@ -98,14 +99,14 @@ def from_nir(  # noqa: PLR0913  (one argument for each thing that a file may not
         If the file cannot be read, if its graph cannot be run, or if arguments do not
         fit.
     """
-    graph, label = read(source)
+    graph, label = read(source)  # the label is what messages call the file
     metadata = {name: metadata_value(value) for name, value in graph.metadata.items()}
     if metadata.get("update") == "phased":
         raise ModelError(
             f"{label}: its layers fire in turn (update phased), which a graph does not: "
             "use its checkpoint"
         )
-    given = {
+    given = {  # what the user has said; None where nothing
         "dt": dt,
         "reset": reset,
         "reset_delay": reset_delay,
@@ -117,17 +118,20 @@ def from_nir(  # noqa: PLR0913  (one argument for each thing that a file may not
     }
     convention = find_convention(metadata, like, given)
     try:
+        # Sums come first: the nodes and edges that follow are those of the whole graph.
+        # A note is warned of as soon as it is known, since what comes behind it may
+        # refuse the file, and the note may then say why.
         parts = graph_parts(restore_sums(graph, like))
-        note = note_on_inverse_r(parts.nodes, convention.dt)
-        if note:
-            warnings.warn(note, stacklevel=2)
+        warn_caller(note_on_inverse_r(parts.nodes, convention.dt))
         check_arguments(parts.nodes, convention, like)
         for note in notes_on_nodes(parts.nodes, convention, like, given):
-            warnings.warn(note, stacklevel=2)
+            warn_caller(note)
+        # Modules before time constants: a tau of 0 is refused by its node, in words
+        # that fit it better.
         modules = make_modules(parts, convention)
-        dt_is_chosen = is_dt_chosen(convention.dt, like, dt)
-        for note in notes_on_dt(parts.nodes, convention, dt_is_chosen):
-            warnings.warn(note, stacklevel=2)
+        warn_caller(check_time_constants(parts.nodes, convention))
+        if not is_dt_chosen(convention.dt, like, dt):
+            warn_caller(note_on_implied_dt(parts.nodes, convention))
         graph = Graph(modules, parts.edges, parts.shape, {"output": parts.output})
         check_shapes(graph)
     except ModelError as error:
@@ -136,6 +140,12 @@ def from_nir(  # noqa: PLR0913  (one argument for each thing that a file may not
     model.metadata = metadata
     model.convention = convention
     return model
+
+
+def warn_caller(note: str | None) -> None:
+    """Warn with a note, if there is one, at the line that calls `from_nir`."""
+    if note:
+        warnings.warn(note, stacklevel=3)
 
 
 class GraphParts(NamedTuple):

@@ -67,6 +67,9 @@ def euler_membrane(
 
     ``V[t] = (1 - dt/tau) V[t-1] + r dt/tau I[t] + v_leak dt/tau``
 
+    With ``clamped``, for snnTorch, a dt/tau below 0 or above 1 counts as 0 or 1 in the
+    first and the last term, but not in that of I[t].
+
     Parameters
     ----------
     tau : ndarray
@@ -76,15 +79,21 @@ def euler_membrane(
     dt : float
         Seconds of a timestep.
     clamped : bool
-        See ``timestep_share``.
+        Whether dt/tau may lie outside of 0 to 1. It does in files of snnTorch with a
+        beta above 1 or below 0. See ``timestep_share`` for what else is refused.
 
     Returns
     -------
     Membrane
     """
     share = timestep_share(tau, dt, clamped)
+    # snnTorch clamps its beta, 1 - dt/tau, when it runs, but adds inputs as they are.
+    # Its exporter has made r of the beta as it was, so that r dt/tau is 1 exactly for
+    # the dt/tau that is not clamped.
     gain = euler_gain(share, tau, r)
-    is_one = np.isclose(gain, 1, rtol=3e-7, atol=0)  # but for the rounding of float32
+    # r and tau were rounded to float32 each, so their product is off by up to some
+    # 1.2e-7 of itself, and what is within 3e-7 of 1 was meant to be 1.
+    is_one = np.isclose(gain, 1, rtol=3e-7, atol=0)
     leaking = share.clip(0, 1)
     return Membrane(
         leak=1 - leaking,

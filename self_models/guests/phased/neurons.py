@@ -7,6 +7,9 @@ import torch
 
 from self_models.layers.neurons import SpikingNeuron
 
+CHARGES = -1  # the turn in which a layer adds up what arrives
+FIRES = 0  # the turn in which it fires, and nothing arrives any more
+
 
 def phased(
     current: torch.Tensor,
@@ -106,12 +109,33 @@ class PhasedNeuron(SpikingNeuron):
     def forward(
         self, current: torch.Tensor, state: PhasedState | None = None
     ) -> tuple[torch.Tensor, PhasedState]:
-        """Run one timestep, see `SpikingNeuron.forward`."""
-        current = current.to(self.threshold.dtype)
+        """Run one timestep of the phase in which the network is.
+
+        A phase is ``self.steps`` timesteps. In phase ``fires_in - 1`` the layer charges
+        (turn -1), in phase ``fires_in`` it fires (turn 0), and then it rests.
+
+        Parameters
+        ----------
+        current : Tensor of shape (B, ...)
+            What arrives, with the biases of the layers that bring it.
+        state : PhasedState or None
+            Of the timestep before; None for neurons at rest.
+
+        Returns
+        -------
+        spikes : Tensor of shape (B, ...)
+            0 or 1; 0 in all phases but one.
+        state : PhasedState
+        """
+        current = current.to(self.threshold.dtype)  # float32 where products are bfloat16
         v, step, zero_input_response = state or self.at_rest(current)
         phase = step // self.steps
         turn = phase - self.fires_in
-        is_early = turn < -1  # it does not yet charge: what arrives is of skip connections
+        # Before the layer charges, spikes may come by a skip connection. These count,
+        # and V adds them up. The biases that come with them are those of silent
+        # timesteps, and do not: PhasedTiming.initial_state() has put their sum into
+        # the state, or None where no skip connection leads, so that nothing counts.
+        is_early = turn < CHARGES
         if is_early and zero_input_response is None:
             current = torch.zeros_like(v)
         elif is_early:
@@ -122,10 +146,14 @@ class PhasedNeuron(SpikingNeuron):
     def fired(self, drive: torch.Tensor, steps: int) -> torch.Tensor:
         """Return all spikes of a layer, from all that it has been charged with.
 
+        A layer charges for T timesteps, a phase, and then fires for T. While it
+        charges, only the sum of what arrives matters, so it gets that sum at once.
+
         Parameters
         ----------
         drive : Tensor of shape (B, ...)
-            The sum of the currents that arrive in its charging phase, and before.
+            The sum of all currents that arrive before it fires: in its charging phase,
+            and by skip connections in phases before that.
         steps : int
             Timesteps T of a phase.
 
@@ -138,9 +166,11 @@ class PhasedNeuron(SpikingNeuron):
         drive = drive.to(self.threshold.dtype)  # float32 where matrix products are bfloat16
         constants = (self.threshold, self.leak, self.spike)
         v = self.at_rest(drive).v
-        _, v = self.update(drive, v, *constants, turn=-1)
+        # update() is `phased` of this file: V += drive, and no spike, while it charges
+        _, v = self.update(drive, v, *constants, turn=CHARGES)
         spikes = []
         for _ in range(steps):
-            spikes_now, v = self.update(drive, v, *constants, turn=0)
+            # While it fires a current is ignored. It is given since there must be one.
+            spikes_now, v = self.update(drive, v, *constants, turn=FIRES)
             spikes.append(spikes_now)
         return torch.cat(spikes)

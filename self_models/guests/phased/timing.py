@@ -76,24 +76,30 @@ class PhaseSchedule:
         """Names of the linear nodes whose signal goes to neurons alone.
 
         Of such a node the sum over timesteps is enough, since the neurons that it leads
-        to charge before they fire.
+        to charge before they fire. It leads there directly, or through nodes that pass
+        on what arrives as it is. Left out are nodes whose signal is needed in each
+        timestep: an end of the graph, which is read then, and senders, that is neurons
+        and maximum pools.
         """
         graph = self.graph
         neurons = {
             name for name, module in graph.modules.items() if isinstance(module, SpikingNeuron)
         }
-        names = set(neurons)
+        accepted = set()
+        # From the last node to the first: the targets of a node have been looked at
+        # before the node itself.
         for node in reversed(graph.nodes):
             targets = graph.targets[node.name]
-            if not targets or is_sender(node.module) or node.name in graph.ends.values():
+            is_end = not targets or node.name in graph.ends.values()
+            if is_end or is_sender(node.module):
                 continue
-            lead_on = [
-                target in neurons or (target in names and passes(graph.modules[target]))
-                for target in targets
-            ]
-            if all(lead_on):
-                names.add(node.name)
-        return names - neurons
+            lead_to_neurons = []
+            for target in targets:
+                passes_on = target in accepted and passes(graph.modules[target])
+                lead_to_neurons.append(target in neurons or passes_on)
+            if all(lead_to_neurons):
+                accepted.add(node.name)
+        return accepted
 
 
 def schedule_of(graph) -> PhaseSchedule:
@@ -131,9 +137,12 @@ class PhasedTiming(EveryTimestep):
     def initial_state(self, model, image) -> GraphState:
         """Return the state of the layers before the first timestep.
 
-        Before its charging phase such a target may count what skip connections bring,
-        but not the biases that arrive in every timestep. So it remembers what arrives
-        while nothing sends, and takes that away.
+        Layers need one only if they are *early* targets: neurons, or an end of the
+        graph, to which a skip connection brings spikes in phases before the one in
+        which they charge. These spikes count, but not the biases of the skip
+        connection, which arrive with them in every timestep. So an early target keeps
+        its *zero-input response*, what arrives while no layer sends anything, and
+        subtracts it in each timestep of these phases.
 
         Parameters
         ----------
@@ -145,8 +154,10 @@ class PhasedTiming(EveryTimestep):
         Returns
         -------
         GraphState
-            A PhasedState of each layer that is such a target, and the zero-input
-            response of each end that is.
+            Of neurons that are an early target, a PhasedState at rest, which has the
+            zero-input response beside V. An end has no V and so no state: for it the
+            response stands in ``zero_input_response``, where ``output_current`` reads
+            it. Nothing of all other layers.
         """
         graph = model.graph
         neurons = model.neurons()
@@ -154,14 +165,12 @@ class PhasedTiming(EveryTimestep):
         early = schedule_of(graph).early
         if not early:
             return state
-        zero_input_response = graph.zero_input_response(image)
+        silent_outputs = graph.zero_input_response(image)  # of each node: what it sends then
         for name in early:
             if name in graph.ends:
-                state.zero_input_response[name] = zero_input_response[name]
+                state.zero_input_response[name] = silent_outputs[name]
             else:
-                arriving = graph.node_input(
-                    graph.node(name), zero_input_response, previous_outputs={}
-                )
+                arriving = graph.node_input(graph.node(name), silent_outputs, previous_outputs={})
                 at_rest = neurons[name].at_rest(arriving)
                 state.layer_states[name] = at_rest._replace(zero_input_response=arriving)
         return state
@@ -201,30 +210,48 @@ class PhasedTiming(EveryTimestep):
         return advance_phased(model, run, draws)
 
     def check(self, model, gate, rule) -> None:
-        """Raise ModelError for settings that a phased network does not have."""
-        own = model.settings
-        plain = {"leak": 1, "output_leak": 1, "membrane_floor": None, "learn_leak": False}
-        faults = [f"{name} must be {value}" for name, value in plain.items() if own[name] != value]
-        blocks = own["gate"] != "block" or gate.epsilon or gate.residual
-        if gate.reacts and blocks:
+        """Raise ModelError, with all faults, for what a phased network does not have.
+
+        Parameters
+        ----------
+        model : VGG_SNN_STDB_wFeedback
+            The network.
+        gate : Gate
+            Its gate, as the settings say; ``reacts`` if it looks at predictions.
+        rule : Rule
+            Its stopping rule, as the settings say; ``stops`` if it may stop an image.
+        """
+        settings = model.settings
+        only_values = {"leak": 1, "output_leak": 1, "membrane_floor": None, "learn_leak": False}
+        faults = []
+        for name, value in only_values.items():
+            if settings[name] != value:
+                faults.append(f"{name} must be {value}")
+        # A prediction is there only once the input has been sent, so no gate may react
+        # to it. Gate "block" with epsilon 0 never blocks a pixel, so it may stay.
+        is_inactive_block = settings["gate"] == "block" and not (gate.epsilon or gate.residual)
+        if gate.reacts and not is_inactive_block:
             faults.append(
-                f"gate {own['gate']} would react to predictions: "
+                f"gate {settings['gate']} would react to predictions: "
                 "give --gate block --epsilon 0 without --residual"
             )
         if rule.stops:
             faults.append(
-                f"rule {own['rule']} would ask for answers before the last timesteps: choose never"
+                f"rule {settings['rule']} would ask for answers before the last timesteps: "
+                "choose never"
             )
-        if own["recorded_frames"] and model.has_feedback:
+        if settings["recorded_frames"] and model.has_feedback:
             faults.append(
                 "recordings are predicted when they are over: "
                 "choose an architecture without feedback"
             )
-        surrogate = SURROGATES.find(own["activation"])(own["alpha"], own["beta"])
+        make_surrogate = SURROGATES.find(settings["activation"])
+        surrogate = make_surrogate(settings["alpha"], settings["beta"])
         if surrogate.needs_age:
             faults.append(
-                f"activation {own['activation']} needs the time since a spike: choose Linear"
+                f"activation {settings['activation']} needs the time since a spike: choose Linear"
             )
+        # Neurons of a model's own class would be replaced by PhasedNeuron
         if model.Neuron is not SpikingNeuron:
             faults.append(
                 f"neurons of {type(model).__name__} are {model.Neuron.__name__}, "

@@ -34,9 +34,12 @@ def forget(model: "VGG_SNN_STDB_wFeedback", run: RunState, opened: torch.Tensor)
         Pixels that were blocked for the image before, and are open for the present one.
     """
     surprise = model.settings["surprise"]
+    # (B,), one share for each image
     keep = 1 - (surprise * share_of_active(opened, run.image)).clamp(max=1)
     neurons = model.neurons()
-    run.graph_state = run.graph_state.copy()  # whoever holds the state of before keeps it
+    # The copy has a dict of layer states of its own. Whoever holds the state of before,
+    # for example a stream's caller, keeps it as it was.
+    run.graph_state = run.graph_state.copy()
     layer_states = run.graph_state.layer_states
     for name in layer_states.keys() & neurons.keys():
         state = layer_states[name]
@@ -45,29 +48,38 @@ def forget(model: "VGG_SNN_STDB_wFeedback", run: RunState, opened: torch.Tensor)
     run.readout_sum = model.decayed(run.readout_sum, keep).masked_fill(opened, 0)
     run.logits = model.decayed(run.logits, keep)
 
+    # Last, since the prediction is made from the sum and the logits that are left. By
+    # it the gate says anew which pixels are open.
     prediction = model.on_pixel_scale(model.prediction(run))
     judged = model.gate.next_view(run.image, prediction, run.view)
-    has_opened = opened.flatten(1).any(1)
+    has_opened = opened.flatten(1).any(1)  # (B,)
     run.view = choose_view(has_opened, judged, run.view)
 
 
-def choose_view(images: torch.Tensor, view: View, other: View) -> View:
-    """Return the View that is one for some images, and another for the rest.
+def choose_view(mask: torch.Tensor, chosen: View, otherwise: View) -> View:
+    """Return a View that for some images of a batch is one, and for the rest another.
 
     Parameters
     ----------
-    images : Tensor of shape (B,), bool
-        Where ``view`` counts; elsewhere ``other`` does.
-    view, other : View
-        A field that ``other`` lacks counts as 0 there.
+    mask : Tensor of shape (B,), bool
+        Images whose view is ``chosen``; that of the others is ``otherwise``.
+    chosen, otherwise : View
+        Fields are tensors (B, ...), or None where a gate does not use them.
+
+    Returns
+    -------
+    View
+        ``chosen``, the newer one, decides which fields there are: one that is None
+        there is None for all images, whatever ``otherwise`` has. One that is None in
+        ``otherwise`` alone counts as 0 for its images.
     """
     fields = []
-    for new, old in zip(view, other, strict=True):
-        if new is None:
+    for value, other_value in zip(chosen, otherwise, strict=True):
+        if value is None:
             fields.append(None)
             continue
-        by_image = images.view(-1, *[1] * (new.dim() - 1))
-        if old is None:
-            old = new.new_zeros(())
-        fields.append(torch.where(by_image, new, old))
+        if other_value is None:
+            other_value = value.new_zeros(())
+        by_image = mask.view(-1, *[1] * (value.dim() - 1))  # (B, 1, ..., 1)
+        fields.append(torch.where(by_image, value, other_value))
     return View(*fields)

@@ -85,8 +85,8 @@ class Stream:
         self.steps = 0
         self._run = None  # of the engine
         self._engine = None  # which has taken the latest timesteps
-        self._fixed = None  # what must not change until the next reset()
-        self._tensors = None  # see fingerprint()
+        self._fixed = None  # the FixedParts, which must not change until the next reset()
+        self._tensors = None  # see _keep_fixed()
 
     @torch.no_grad()
     def __call__(
@@ -123,22 +123,38 @@ class Stream:
             until ``reset()``. The stream then is as it was.
         """
         model = self.model
+        # First everything is checked, down to _engine_for(). Nothing of the stream has
+        # changed if one of these raises an error.
         steps = required(COUNT, "steps", steps)
         images = prepare_images(images, model)
         specs = parse_record(record, model)
         check_can_stream(model)
-        fixed = self._check_fixed(images)
+        fixed = fixed_parts(model, images)
+        if self._fixed is not None:
+            check_unchanged(self._fixed, fixed)
         engine = self._engine_for(images, specs)
+
         if self._run is None:
-            self._run = engine.begun(images, self._draws(len(images)))
-            self._fixed = fixed
+            self._run = engine.begun(images, draws_of_stream(self.seed, len(images)))
+            self._keep_fixed(fixed)
         elif engine != self._engine:
-            # state_dict() asks the engine before for the state, so it comes first.
-            self._run = engine.restored(self.state_dict(), self._draws(len(images)))
+            # state_dict() asks the engine that has run so far, self._engine, for its
+            # state. So this comes before self._engine is set.
+            draws = draws_of_stream(self.seed, len(images))
+            self._run = engine.restored(self.state_dict(), draws)
         self._engine = engine
         output, self._run = engine.go_on(self._run, images, steps, frames, specs)
         self.steps += steps
         return output
+
+    def _keep_fixed(self, fixed: "FixedParts") -> None:
+        """Keep what must stay from now on, for comparison in later calls.
+
+        It has ids and addresses of the model's tensors. Their memory is kept, too, lest
+        Python and torch give the same ids and addresses to new tensors.
+        """
+        self._fixed = fixed
+        self._tensors = kept_in_memory(fixed.tensors)
 
     def _engine_for(self, images: torch.Tensor, specs: dict) -> StreamEngine:
         """Return what runs the next timesteps: the event engine where it can."""
@@ -146,32 +162,6 @@ class Stream:
         if engine and images.device.type == "cpu" and not specs and engine.serves():
             return engine
         return Dense(self.model)
-
-    def _check_fixed(self, images: torch.Tensor) -> dict[str, object]:
-        """Return what stays until reset(), or raise ModelError where it has changed."""
-        model = self.model
-        modules, tensors = fingerprint(model)
-        if self._fixed is None:
-            self._tensors = kept_in_memory(tensors)
-        values_of_parts = []  # which may be changed without the model's settings
-        for part in (model.gate, model.readout):
-            for name in settings_in(type(part)):
-                values_of_parts.append(getattr(part, name))
-        fixed = {
-            "number, dtype or device of the images": (len(images), images.dtype, images.device),
-            "settings": (model.settings, values_of_parts),
-            "weights or modules": modules,
-        }
-        for what, value in (self._fixed or fixed).items():
-            if value != fixed[what]:
-                raise ModelError(
-                    f"the {what} of this stream changed since it began: call reset() to begin anew"
-                )
-        return fixed
-
-    def _draws(self, count: int) -> Draws:
-        """Return the draws of so many images."""
-        return Draws(self.seed, EVALUATION, torch.arange(count))
 
     @torch.no_grad()
     def state_dict(self) -> StateDict:
@@ -200,6 +190,9 @@ class Stream:
         ModelError
             If it is damaged, or of another network. Nothing changes then.
         """
+        # Everything is checked before anything changes: what follows reset() does not
+        # fail for a state that check_state() lets pass. A stream that has not begun,
+        # with 0 steps, has no tensors to check or to restore.
         seed = required(WHOLE, "seed", state.get("seed"))
         steps = required(WHOLE, "steps", state.get("steps"))
         if steps:
@@ -210,8 +203,54 @@ class Stream:
         if steps:
             images = state["image"]
             self._engine = Dense(self.model)
-            self._run = self._engine.restored(state, self._draws(len(images)))
-            self._fixed = self._check_fixed(images)
+            draws = draws_of_stream(seed, len(images))
+            self._run = self._engine.restored(state, draws)
+            self._keep_fixed(fixed_parts(self.model, images))
+
+
+def draws_of_stream(seed: int, count: int) -> Draws:
+    """Return what makes the random numbers of a stream's input, for so many images."""
+    return Draws(seed, EVALUATION, torch.arange(count))
+
+
+class FixedParts(NamedTuple):
+    """What must stay as it is from a stream's first timestep to its ``reset()``.
+
+    Attributes
+    ----------
+    values : dict of {str: object}
+        What it is called in a message -> a value that is equal as long as it stays.
+    tensors : list of Tensor
+        Parameters and buffers of the model, whose ids and addresses are among
+        ``values``.
+    """
+
+    values: dict[str, object]
+    tensors: list[torch.Tensor]
+
+
+def fixed_parts(model: "VGG_SNN_STDB_wFeedback", images: torch.Tensor) -> FixedParts:
+    """Return what must stay while a stream of these images goes on, as it is now."""
+    fingerprint_of_model, tensors = fingerprint(model)
+    values_of_parts = []  # which may be changed without the model's settings
+    for part in (model.gate, model.readout):
+        for name in settings_in(type(part)):
+            values_of_parts.append(getattr(part, name))
+    values = {
+        "number, dtype or device of the images": (len(images), images.dtype, images.device),
+        "settings": (model.settings, values_of_parts),
+        "weights or modules": fingerprint_of_model,
+    }
+    return FixedParts(values, tensors)
+
+
+def check_unchanged(before: FixedParts, now: FixedParts) -> None:
+    """Raise ModelError, with the first of the parts that has changed, if one has."""
+    for name, value in before.values.items():
+        if value != now.values[name]:
+            raise ModelError(
+                f"the {name} of this stream changed since it began: call reset() to begin anew"
+            )
 
 
 def check_can_stream(model: "VGG_SNN_STDB_wFeedback") -> None:
@@ -261,7 +300,9 @@ class Dense:
         Parameters
         ----------
         run : RunState
-            The networks. It is not changed.
+            The networks. It is not changed: what goes on is a shallow copy, in which
+            show_image() and the timesteps replace fields, and tensors and dicts that
+            both have are not written to.
         x : Tensor of shape (B, C, H, W)
             Images that they see in these timesteps.
         steps : int
@@ -279,7 +320,7 @@ class Dense:
             The networks after them.
         """
         model = self.model
-        run = replace(run, record=record_specs)
+        run = replace(run, record=record_specs)  # the copy
         # The gate compares the new images with the latest prediction, so it has to see
         # them before the first of these timesteps.
         show_image(model, run, x)
@@ -424,19 +465,39 @@ def forms_of(model: "VGG_SNN_STDB_wFeedback") -> dict[str, TensorForm]:
 
 
 def check_state(model: "VGG_SNN_STDB_wFeedback", state: StateDict) -> None:
-    """Raise ModelError unless that can be the state of a stream of this model."""
-    forms = forms_of(model)
+    """Check that a state_dict has the keys, shapes and dtypes of a stream of a model.
+
+    Parameters
+    ----------
+    model : VGG_SNN_STDB_wFeedback
+        The network.
+    state : dict of {str: object}
+        See ``Stream.state_dict``, which has begun.
+
+    Raises
+    ------
+    ModelError
+        With one key that is wrong, "image" before all others; or if the model does not
+        take the state's image.
+    """
+    forms = forms_of(model)  # key -> shape for each image, and dtype
     image = state.get("image")
-    wrong = {"image", "logits", "readout_sum"} - state.keys()
-    has_own_parts = model.is_custom or model.unknown_part  # which keep what they like
+    missing = {"image", "logits", "readout_sum"} - state.keys()
+    unexpected = set()
+    # Neurons and timesteps of a user's own class may keep whatever they need in a
+    # state, under any key. Only of known classes can a key be too much.
+    has_own_parts = model.is_custom or model.unknown_part
     if not has_own_parts:
-        wrong |= state.keys() - forms.keys() - {"seed", "steps"}
-    for name in (forms.keys() & state.keys()) - wrong:
+        unexpected = state.keys() - forms.keys() - {"seed", "steps"}
+    misfits = set()
+    for name in forms.keys() & state.keys():
         if not fits(state[name], forms[name], image):
-            wrong.add(name)
+            misfits.add(name)
+    wrong = missing | unexpected | misfits
     if wrong:
         first = "image" if "image" in wrong else min(wrong)
         raise ModelError(f"{first}: this state is damaged, or that of another network's stream")
+    # What it returns is not needed here: it is called for its check of the image.
     prepare_images(image, model)
 
 
