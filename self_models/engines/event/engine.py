@@ -552,23 +552,17 @@ def add_events(counter, pool: StatePool, model, num_steps: int) -> None:
     for name in (*tables.names, *model.graph.pools):
         counter.sent[name] += events_sent(pool, tables.numbers[name])
     module_names = {module: name for name, module in model.named_modules()}
-    # The first layers of a chain may be those of another chain, too, if both begin at
-    # the same source. Each has a map before such a layer, of which one counts.
+    # What reaches the first layer of a chain is what its source sends, as counted
+    # above. What reaches a later one is in its map. Two chains from one source that
+    # begin with the same layers have a map each before such a layer; one counts.
     counted = set()  # (source, layers up to that which counts)
-    # Maps are in the order in which `_add_maps` of layout.py has added them: node by
-    # node, and for each layer of the node's chain but the first.
-    map_node = tables.maps
-    for target, chain in tables.chains.items():
-        if target >= tables.maps:
-            continue  # the chain leads to a map itself
-        source = int(tables.nodes[target]["source"])
-        for position in range(1, len(chain.modules)):
-            module = chain.modules[position]
-            shared = (source, *chain.modules[: position + 1])
-            if isinstance(module, LINEAR) and shared not in counted:
-                counter.inputs[module_names[module]] += events_sent(pool, map_node)
-            counted.add(shared)
-            map_node += 1
+    for counting_map in tables.maps:
+        layer = counting_map.modules[-1]
+        way = (counting_map.source, *counting_map.modules)
+        # Only linear layers have operations to count, not pools and scales.
+        if isinstance(layer, LINEAR) and way not in counted:
+            counted.add(way)
+            counter.inputs[module_names[layer]] += events_sent(pool, counting_map.node)
     # In a phased network each layer charges in one phase.
     num_phases = schedule_of(model.graph).phases if model.timing.is_phased else 1
     counter.active_steps += num_steps // num_phases

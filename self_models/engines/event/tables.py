@@ -111,6 +111,24 @@ class BlockParts(NamedTuple):
     names: bytes
 
 
+class CountingMap(NamedTuple):
+    """A node that counts how often something reaches each neuron of a layer's input.
+
+    Attributes
+    ----------
+    node : int
+        Its number.
+    source : int
+        Number of the node whose spikes pass through the layers.
+    modules : tuple of nn.Module
+        The layers behind the source, up to that whose inputs are counted, the last one.
+    """
+
+    node: int
+    source: int
+    modules: tuple
+
+
 class Tables(NamedTuple):
     """A network as the kernel reads it; see NetworkTables and NetworkNode in network.h.
 
@@ -136,8 +154,8 @@ class Tables(NamedTuple):
         Node -> the linear layers whose windows of weights lead to it.
     numbers : dict of {str: int}
         Name in the graph -> node.
-    maps : int
-        The first node that is a map for counting. Maps are the last nodes.
+    maps : list of CountingMap
+        The nodes that count for the operations of a run. Empty if nobody counts.
     places : ndarray of int32
         Of each row and column of a link's source: which set of weights it has, and
         where their window lies.
@@ -152,7 +170,7 @@ class Tables(NamedTuple):
     shapes: list
     chains: dict
     numbers: dict
-    maps: int
+    maps: list
     places: np.ndarray
 
     def parts(self, settings: Settings) -> BlockParts:
