@@ -747,8 +747,8 @@ def why_not_run(neuron: SpikingNeuron, constants: Constants) -> str | None:
         reason = why_not_run_elsewhere(neuron, rest)
         if reason:
             return reason
-    # V = 0 is above it, so a neuron spikes in its first timestep, before anything, a
-    # bias included, has reached it.
+    # V = 0 is above such a threshold. So a neuron may spike in its first timestep,
+    # before anything, a bias included, has reached it.
     if neuron.update is delayed and (theta < 0).any():
         return "fires before it is charged, and has thresholds below 0"
     # Neurons without a threshold send V in each timestep, but the kernel only that of

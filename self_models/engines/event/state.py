@@ -295,7 +295,10 @@ class KernelStream:
         return nodes
 
     def state_dict(self, forms: dict) -> dict[str, torch.Tensor]:
-        """Return what the next timestep needs.
+        """Return what the next timestep needs, under the names of the dense engine.
+
+        Both engines can go on from it. Potentials are brought up to date first, which
+        changes no result.
 
         Parameters
         ----------
@@ -306,11 +309,17 @@ class KernelStream:
         Returns
         -------
         dict of {str: Tensor of shape (B, ...)}
+            Of each pixel "image", "readout_sum" (the sum R from which the prediction
+            follows), "is_open" and "predicted". "explained", the prediction that is
+            taken away from what is sent, if the gate sends prediction errors and has
+            begun to. "logits", and ``membranes.LAYER``, the potentials of each layer.
         """
-        self.settle()
+        self.settle()  # before potentials are read
         arrays = {}
         for name in PIXEL_ARRAYS:
             arrays[name] = [state.pixels(name) for state in self.states]
+        # The gate begins to subtract predictions after the first timestep. All images
+        # have taken equally many, so what holds for one holds for all.
         subtracts = any(state.struct.subtracts_prediction for state in self.states)
         if self.settings.residual and subtracts:
             arrays["explained"] = [state.pixels("prediction") for state in self.states]
@@ -319,7 +328,9 @@ class KernelStream:
         tensors = {}
         for name, values in arrays.items():
             shape, dtype = forms[name]
-            tensor = in_space(torch.from_numpy(np.stack(values)), shape).contiguous()
+            # np.stack() copies, so nothing here is the memory of a state.
+            rows = torch.from_numpy(np.stack(values))  # (B, H * W * C)
+            tensor = in_space(rows, shape).contiguous()  # (B, C, H, W), or (B, N)
             tensors[name] = tensor.to(dtype)
         return tensors
 
