@@ -136,7 +136,8 @@ def run_steps(
     floor : float or None
         After each timestep V = max(V, -floor θ). None for no bound.
     saved : SavedSteps, optional
-        Tensors that are filled for a backward pass. None if there will be none.
+        Tensors that are filled for a backward pass; ``floored`` only with a floor. None
+        if there will be none.
 
     Returns
     -------

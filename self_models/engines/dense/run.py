@@ -560,6 +560,9 @@ def conv_transpose(
 ) -> torch.Tensor:
     """Return F.conv_transpose2d of a signal, faster where there are few channels.
 
+    Each signal of a batch rounds as it does alone: results must not depend on how many
+    timesteps or images run together.
+
     Parameters
     ----------
     signal : Tensor of shape (B, C, H, W)
@@ -589,6 +592,7 @@ def conv_transpose(
     # On a CPU torch.bmm has rounded alike in all batches that were tried, with a
     # gradient and without, as long as the memory format was the same.
     inputs = signal.contiguous(memory_format=torch.channels_last).flatten(2)
+    # (B, C' k k, H W), as F.fold takes it
     columns = torch.bmm(kernel.flatten(1).t().expand(len(signal), -1, -1), inputs)
     output = F.fold(columns, output_size, kernel_size, padding=padding, stride=stride)
     if bias is None:

@@ -115,7 +115,9 @@ def constants_of(model, layout, nodes: np.ndarray) -> np.ndarray:
     if layout.whole:
         constants = whole_constants(layout)
     else:
-        defaults = [1, 1, 0, LOWEST, HIGHEST]
+        # No leak, V begins at 0, and no bounds. Neurons get theirs in add_constants().
+        # The output is no neuron, but may have a leak, a setting of the model.
+        defaults = five_constants(threshold=1, leak=1, start=0, floor=LOWEST, ceiling=HIGHEST)
         constants = ConstantsArray(defaults, len(nodes), np.float32)
         constants.of_nodes[layout.numbers["output"], K.LEAK] = model.output_leak
     for n, node in enumerate(layout.nodes):
@@ -124,20 +126,49 @@ def constants_of(model, layout, nodes: np.ndarray) -> np.ndarray:
 
 
 def whole_constants(layout) -> ConstantsArray:
-    """Return the constants of a network in whole numbers, from its WholeForm."""
+    """Return the array of constants of a network in whole numbers.
+
+    Potentials are whole numbers, within -largest to largest. A leak is counted in parts
+    of which ``shares`` (2^15) are all of V: so many parts are no leak.
+
+    Parameters
+    ----------
+    layout : Layout
+        The nodes. Its ``whole`` is the network's WholeForm, not None.
+
+    Returns
+    -------
+    ConstantsArray
+        With the five constants of all nodes. Those that neither spike nor are the
+        output, such as relays, have no leak, and the bounds of all potentials.
+    """
     whole = layout.whole
-    defaults = [1, whole.shares, 0, -whole.largest, whole.largest]
+    defaults = five_constants(
+        threshold=1, leak=whole.shares, start=0, floor=-whole.largest, ceiling=whole.largest
+    )
     constants = ConstantsArray(defaults, len(layout.nodes), np.int32)
     forms = whole.neurons | {"output": whole.output}
     for name, form in forms.items():
-        constants.of_nodes[layout.numbers[name]] = [
-            form.threshold,
-            form.kept,
-            form.start,
-            form.lowest,
-            form.highest,
-        ]
+        constants.of_nodes[layout.numbers[name]] = five_constants(
+            threshold=form.threshold,
+            leak=form.kept,
+            start=form.start,
+            floor=form.lowest,
+            ceiling=form.highest,
+        )
     return constants
+
+
+def five_constants(threshold, leak, start, floor, ceiling) -> list:
+    """Return the constants that each node has, in the order of the kernel's columns."""
+    columns = {
+        K.THRESHOLD: threshold,
+        K.LEAK: leak,
+        K.START: start,
+        K.FLOOR: floor,
+        K.CEILING: ceiling,
+    }
+    return [columns[n] for n in range(K.CONSTANTS)]
 
 
 def add_constants(constants: ConstantsArray, n: int, node, fields, is_whole: bool) -> None:

@@ -268,10 +268,12 @@ class Layout:
             needed.add(end)
             new = needed - in_a_list
             for target, links in links_by_target.items():
-                if target in new:
+                if target in new:  # appended to `run_list`, one list of self.order
                     self._add_target(target, links, run_list)
             in_a_list |= new
 
+        # A node that leads to no end is in neither list, so the kernel would not run
+        # it, and would count no spikes of it. The dense engine does.
         for name in (*graph.neuron_names, *graph.pools):
             if name not in in_a_list:
                 raise ModelError(f"node {name!r} leads to no end: it runs dense")
@@ -566,17 +568,40 @@ class Layout:
         return None
 
     def _add_relay(self, source, part, bias_counts):
-        """Add a relay behind the layers of a part of a chain, and return its number."""
+        """Add a relay behind the layers of a part of a chain, and return its number.
+
+        A relay is a node that adds up what reaches it in a timestep, and passes on the
+        sums. So what it sends has values. It is noted in ``self._relays``, by which
+        `_find_relay` finds it for other chains that begin with the same layers.
+
+        Parameters
+        ----------
+        source : int
+            Number of the node that sends.
+        part : WindowedChain
+            The layers between the two.
+        bias_counts : list of bool
+            Of each layer: whether its bias is added to the relay.
+
+        Returns
+        -------
+        int
+            Number of the relay.
+        """
         relay = self._add(K.RELAY, part.after, valued=1)
         node = self.nodes[relay]
         self._relays[source, tuple(part.modules)] = relay
         if all(is_halving(module) for module in part.modules):
-            # Such pools only add up. What they divide by is in the weights behind.
+            # Average pools of 2 x 2 places, which have no bias. They need no weights:
+            # the relay, of half the height and width for each pool, adds up what lies
+            # at its place (SAME). What pools divide by is in its `factor`, which
+            # weights_of() multiplies into the weights of what follows.
             node.source = source
             node.link = K.SAME
             node.halvings = len(part.modules)
-            divisors = [1 / (module.divisor_override or 4) for module in part.modules]
-            node.factor = self.nodes[source].factor * prod(divisors)
+            num_places = 4  # of the window of such a pool
+            shares = [1 / (module.divisor_override or num_places) for module in part.modules]
+            node.factor = self.nodes[source].factor * prod(shares)
         else:
             self._link(source, part, relay)
             node.add_bias(part.constant(bias_counts))
@@ -822,6 +847,7 @@ def lay_out(model, compact: bool = False, counting: bool = False) -> Tables:
             f"not {num_weights:,}"
         )
     nodes = nodes_of(layout)
+    # Both also write into `nodes` where the constants, or weights, of each node begin.
     constants = constants_of(model, layout, nodes)
     weights, places = weights_of(layout, nodes)
     header = {

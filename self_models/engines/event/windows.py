@@ -405,17 +405,21 @@ class WindowedChain(Chain):
 
     @property
     def max_windows(self) -> int:
-        """Most spikes of one timestep that the kernel adds to one place together.
+        """Most spikes of one timestep that the kernel adds to one window together.
 
-        It visits places row by row, and adds up those whose windows lie at the same
-        place.
+        It visits the places of the source row by row, and adds up the weights of
+        neighbours whose windows have the same corner. Behind a pool of 2 x 2, for
+        example, these are two places of a row, with a spike of each channel at most.
         """
-        rows, columns = np.split(self.places[:, 1:], [self.before[ROWS]])
-        row_counts = Counter(map(tuple, rows.tolist()))
-        column_counts = Counter(map(tuple, columns.tolist()))
-        # Spikes of several rows come one after the other only if all columns are alike.
+        num_channels, num_rows, _ = self.before
+        # Of each row, and then of each column, (corner, rows to skip).
+        windows = [tuple(numbers) for numbers in self.places[:, 1:].tolist()]
+        row_counts = Counter(windows[:num_rows])
+        column_counts = Counter(windows[num_rows:])
+        # After the last place of a row comes the first one of the next. So places of
+        # several rows are neighbours only if a whole row has one window.
         rows_together = max(row_counts.values()) if len(column_counts) == 1 else 1
-        return self.before[0] * max(column_counts.values()) * rows_together
+        return num_channels * max(column_counts.values()) * rows_together
 
     # --- weights
 
@@ -423,6 +427,11 @@ class WindowedChain(Chain):
     @torch.no_grad()
     def folded_weights(self) -> np.ndarray:
         """Fold the weights of all layers into windows.
+
+        A window is what a spike adds to the target. Source places of one *set* have the
+        same weights, so they are folded at one place of each set, its example. Rows and
+        columns are looked at apart: with 2 sets of rows and 3 of columns there are 6
+        sets, and i of a row and j of a column make set 3 i + j.
 
         Returns
         -------
@@ -437,6 +446,7 @@ class WindowedChain(Chain):
             (len(row_examples), len(column_examples), num_channels, self.side, self.row_size),
             np.float32,
         )
+        # So many channels at once that no signal takes more than AT_ONCE numbers.
         largest = max(shape[0] * self.side**2 for shape in self.shapes)
         for channels in torch.arange(num_channels).split(max(1, AT_ONCE // largest)):
             part = slice(channels[0], channels[-1] + 1)
