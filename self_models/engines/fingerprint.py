@@ -45,10 +45,13 @@ def fingerprint(model: nn.Module) -> tuple[list, list[torch.Tensor]]:
     Returns
     -------
     state : list
-        Equal to that of an earlier call if nothing has changed meanwhile.
+        Equal to that of an earlier call if nothing has changed meanwhile. It is for
+        comparison alone: modules, which are equal only to themselves; their classes,
+        hooks and numbers; and four numbers of each tensor.
     tensors : list of Tensor
         Parameters and buffers of the model. Whoever keeps ``state`` for comparison must
-        also keep what ``kept_in_memory(tensors)`` of basics returns.
+        also keep what ``kept_in_memory(tensors)`` of basics returns: else another
+        tensor might get the id, or the memory, of one that is gone.
     """
     modules = modules_of(model)
     state = [*modules]
@@ -61,6 +64,10 @@ def fingerprint(model: nn.Module) -> tuple[list, list[torch.Tensor]]:
         for values in (module._parameters, module._buffers):
             tensors += [value for value in values.values() if value is not None]
     for value in tensors:
-        version = value.is_inference() or value._version  # inference tensors have no version
-        state.append((id(value), value.data_ptr(), version, latest_steps.get(id(value))))
+        # torch counts up the version with each change in place. Inference tensors have
+        # none, and would raise an error.
+        version = True if value.is_inference() else value._version
+        # None if no optimiser has changed it; note_optimizer_step() keeps the numbers.
+        latest_step = latest_steps.get(id(value))
+        state.append((id(value), value.data_ptr(), version, latest_step))
     return state, tensors

@@ -136,7 +136,8 @@ def run_steps(
     floor : float or None
         After each timestep V = max(V, -floor θ). None for no bound.
     saved : SavedSteps, optional
-        Tensors that are filled for a backward pass. None if there will be none.
+        Tensors that are filled for a backward pass; ``floored`` only with a floor. None
+        if there will be none.
 
     Returns
     -------
@@ -188,6 +189,21 @@ class NeuronSettings(NamedTuple):
     surrogate: Any
 
 
+class StepsArguments(NamedTuple):
+    """One thing of each argument of `NeuronSteps.forward`, in the order of these.
+
+    torch hands over which of them need a gradient, and takes their gradients, by
+    position. So the names of the fields are those of the arguments.
+    """
+
+    currents: Any
+    v: Any
+    age: Any
+    theta: Any
+    leak: Any
+    settings: Any
+
+
 class NeuronSteps(torch.autograd.Function):
     """`run_steps` with a gradient.
 
@@ -232,15 +248,17 @@ class NeuronSteps(torch.autograd.Function):
         age : Tensor of shape (B, ...) or None
             Timesteps since the last spike after it.
         counts : Tensor of shape (T, B), float32
-            Spikes of each image in each timestep.
+            Spikes of each image in each timestep. It has a gradient, as ``spikes`` and
+            ``v`` do; ``age`` has none.
         """
-        learns_leak = ctx.needs_input_grad[4]
+        learns_leak = StepsArguments(*ctx.needs_input_grad).leak
         has_floor = settings.floor is not None
         saved = SavedSteps(
             tested_v=torch.empty_like(currents),
             leaking_v=torch.empty_like(currents) if learns_leak else None,
             floored=torch.empty_like(currents, dtype=torch.bool) if has_floor else None,
         )
+        # It also fills the tensors of `saved`, timestep by timestep.
         spikes, v, counts = run_steps(
             currents, v, settings.update, theta, leak, settings.floor, saved
         )
@@ -251,7 +269,8 @@ class NeuronSteps(torch.autograd.Function):
                 ages[t] = age
                 age = next_age(age, step_spikes)
             ctx.mark_non_differentiable(age)
-        ctx.save_for_backward(*saved, ages, theta, leak)
+        # In the order in which backward() unpacks them.
+        ctx.save_for_backward(saved.tested_v, saved.leaking_v, saved.floored, ages, theta, leak)
         ctx.settings = settings
         ctx.set_materialize_grads(False)  # a gradient that nobody computed is None
         return spikes, v, age, counts
@@ -264,15 +283,28 @@ class NeuronSteps(torch.autograd.Function):
         grad_v: torch.Tensor | None,
         _: None,
         grad_counts: torch.Tensor | None,
-    ) -> tuple:
+    ) -> StepsArguments:
         """Return the gradient of the loss for each argument of ``forward``.
+
+        It goes from the last timestep to the first. Let u be the potential that decided
+        on the spikes of a timestep, and G = dL/dV after that timestep, set to 0 where
+        V lay below its floor. With the surrogate ds/dv = scale * shape(v), where
+        v = u/θ - 1, timestep t gives
+
+            S = (dL/ds + dL/dcount) shape(u/θ - 1)
+            dL/dI and dL/dV before it, by `Update.gradient`, from G and S scale / θ
+            dL/dθ -= Σ S u scale / θ²  (θ in v)  + Σ G s  (the reset)
+            dL/dθ -= floor Σ dL/dV where V lay below the floor, and became -floor θ
+            dL/dλ += Σ dL/dI V, of the V that the leak has multiplied
+
+        with sums over images and neurons.
 
         Parameters
         ----------
         ctx : context
             Of the forward pass.
         grad_spikes : Tensor of shape (T, B, ...) or None
-            dL/ds.
+            dL/ds. It is not changed, and neither are the other two.
         grad_v : Tensor of shape (B, ...) or None
             dL/dV after the last timestep.
         grad_counts : Tensor of shape (T, B) or None
@@ -280,20 +312,21 @@ class NeuronSteps(torch.autograd.Function):
 
         Returns
         -------
-        tuple of Tensor or None
+        StepsArguments of Tensor or None
             None for what has no gradient.
         """
         tested_v, leaking_v, floored, ages, theta, leak = ctx.saved_tensors
         settings = ctx.settings
-        learns_theta = ctx.needs_input_grad[3]
+        learns_theta = StepsArguments(*ctx.needs_input_grad).theta
         grad_currents = torch.empty_like(tested_v)
-        grad_before = torch.empty_like(tested_v[0])
+        grad_before = torch.empty_like(tested_v[0])  # dL/dV before timestep t
         grad_theta = torch.zeros_like(theta)
         grad_leak = torch.zeros_like(leak)
-        scale = settings.surrogate.scale / theta  # ds/dV is scale times the surrogate's shape
-        # dL/dV after a timestep. The last one's is autograd's, and stays as it is.
+        scale = settings.surrogate.scale / theta  # ds/du is scale times the surrogate's shape
+        # dL/dV after timestep t. That after the last one is autograd's own tensor:
+        # nothing below writes into grad_after while it is this one.
         grad_after = torch.zeros_like(grad_before) if grad_v is None else grad_v
-        per_image = grad_counts
+        per_image = grad_counts  # (T, B), then (T, B, 1, ...)
         if grad_counts is None:
             per_image = grad_before.new_zeros(tested_v.shape[:2])
         per_image = per_image.view(*per_image.shape, *[1] * (grad_before.dim() - 1))
@@ -302,34 +335,51 @@ class NeuronSteps(torch.autograd.Function):
             if floored is not None:  # V is -floor θ there, whatever it was
                 if learns_theta:
                     grad_theta -= settings.floor * (grad_after * floored[t]).sum()
-                grad_after = grad_after.masked_fill(floored[t], 0)
+                grad_after = grad_after.masked_fill(floored[t], 0)  # a new tensor
 
-            # A spike counts itself, and in the number of spikes of its image. Its
-            # gradient goes on to V as that times the surrogate's shape at V/θ - 1.
+            # A spike counts itself, and in the number of spikes of its image.
             if grad_spikes is None:
                 grad_spike = per_image[t]
             elif grad_counts is None:
                 grad_spike = grad_spikes[t]
             else:
                 grad_spike = grad_spikes[t] + per_image[t]
-            # grad_currents[t] lends its memory until `gradient` fills it.
-            v = torch.div(tested_v[t], theta, out=grad_currents[t]).sub_(1)
-            age = None if ages is None else ages[t]
-            grad_spike = settings.surrogate.onto(grad_spike, v, age)
 
-            if learns_theta:  # θ in V/θ - 1, and in the reset
+            # Until `gradient` fills it below, grad_currents[t] is free memory. It gets
+            # u/θ - 1 here, over which onto() may write what it returns, which is S.
+            grad_current = grad_currents[t]
+            distance = torch.div(tested_v[t], theta, out=grad_current).sub_(1)
+            age = None if ages is None else ages[t]
+            grad_spike = settings.surrogate.onto(grad_spike, distance, age)
+
+            if learns_theta:  # θ in u/θ - 1, and in the reset
                 grad_theta -= (
                     scale / theta * (grad_spike * tested_v[t]).sum()
                     + (grad_after * (tested_v[t] > theta)).sum()
                 )
+            # From here on grad_spike is lost, where it lies in grad_current.
             settings.update.gradient(
-                grad_after, grad_spike, scale, leak, grad_currents[t], grad_before
+                grad_after,
+                grad_spike,
+                scale,
+                leak,
+                grad_current=grad_current,  # written
+                grad_before=grad_before,  # written
             )
             if leaking_v is not None:
-                grad_leak += (grad_currents[t] * leaking_v[t]).sum()
-            # Before this timestep is after the one before it: one tensor from here on.
+                grad_leak += (grad_current * leaking_v[t]).sum()
+            # Before this timestep is after the one before it: one tensor from here on,
+            # which `gradient` then reads and writes over. See `Update`.
             grad_after = grad_before
-        return grad_currents, grad_before, None, grad_theta, grad_leak, None
+        # Now it is dL/dV before the first timestep, the gradient of the argument v.
+        return StepsArguments(
+            currents=grad_currents,
+            v=grad_before,
+            age=None,
+            theta=grad_theta,
+            leak=grad_leak,
+            settings=None,
+        )
 
 
 def neuron_steps(
@@ -338,7 +388,9 @@ def neuron_steps(
     state: NeuronState | None = None,
     steps: int = 1,
 ) -> tuple[torch.Tensor, NeuronState, torch.Tensor]:
-    """Run timesteps of a layer of neurons.
+    """Run timesteps of a layer of neurons, with a gradient if one is needed.
+
+    Without a gradient that is `run_steps`, which keeps nothing for a backward pass.
 
     Parameters
     ----------
@@ -347,7 +399,9 @@ def neuron_steps(
     currents : Tensor of shape (T * B, ...)
         Its current, one timestep after the other.
     state : NeuronState, optional
-        The state before. None for neurons at rest.
+        The state before: V, and the age, the number of timesteps since each neuron's
+        last spike, or None for it. Its tensors are not changed. None for neurons at
+        rest.
     steps : int, default 1
         Number of timesteps ``T``.
 
@@ -369,8 +423,10 @@ def neuron_steps(
     learns = torch.is_grad_enabled() and any(
         value.requires_grad for value in (currents, v, theta, leak)
     )
+    # A state with an age comes from timesteps with a gradient, of a surrogate that
+    # needs one. Timesteps without a gradient carry it on, as only NeuronSteps does.
     if learns or age is not None:
-        if age is None and neuron.surrogate.needs_age:
+        if age is None and neuron.surrogate.needs_age:  # as if nobody had spiked so far
             age = new_age(v)
         settings = NeuronSettings(neuron.floor, update, neuron.surrogate)
         spikes, v, age, counts = NeuronSteps.apply(currents, v, age, theta, leak, settings)
@@ -401,7 +457,10 @@ def counts_by_layer(run: RunState, names: Sequence[str], steps: int) -> torch.Te
     Parameters
     ----------
     run : RunState
-        State after these timesteps, with the ``counts`` of all these layers.
+        State after these timesteps. Its ``counts`` have a list for each of these
+        layers: pairs of a range of timesteps, by number, and the counts in them, (t,
+        B). The ranges follow each other without a gap, and none begins before the T
+        timesteps asked for.
     names : sequence of str
         Names of the layers, "input" among them.
     steps : int
@@ -410,16 +469,16 @@ def counts_by_layer(run: RunState, names: Sequence[str], steps: int) -> torch.Te
     Returns
     -------
     Tensor of shape (T, B, num_layers), float32
-        0 in timesteps in which a layer did not run.
+        0 in timesteps before a layer first ran, or after it last did.
     """
+    first_step = run.steps - steps
     layers = []
     for name in names:
-        numbers, pieces = zip(*run.counts[name], strict=True)
+        step_ranges, pieces = zip(*run.counts[name], strict=True)
         counts = torch.cat(pieces)
-        first_step = run.steps - steps
-        steps_before = numbers[0][0] - first_step
+        steps_before = step_ranges[0].start - first_step
         steps_after = steps - steps_before - len(counts)
-        layers.append(F.pad(counts, (0, 0, steps_before, steps_after)))
+        layers.append(F.pad(counts, (0, 0, steps_before, steps_after)))  # zeros
     return torch.stack(layers, -1)
 
 

@@ -84,7 +84,7 @@ def advance(
     sent_in_parts = []  # of each part: name of a node -> what it sent, (t, B, ...)
     outputs_by_step = []  # of each timestep: name of an output -> (B, ...)
     for part in draws.split(part_length):
-        sent, outputs = run_and_predict(model, run, predicting, part)
+        sent, outputs = run_predict_and_gate(model, run, predicting, part)
         # Signals that group 2 does not take are dropped, to free their memory.
         sent_in_parts.append(select_sources(sent, others))
         outputs_by_step += outputs
@@ -119,10 +119,15 @@ def split_by_prediction(model: nn.Module, nodes: Sequence[Node]) -> tuple[list[N
     return predicting, others
 
 
-def run_and_predict(
+def run_predict_and_gate(
     model: nn.Module, run: RunState, nodes: Sequence[Node], draws: torch.Tensor
 ) -> tuple[Signals, list[Outputs]]:
-    """Run timesteps of what leads to the prediction; read out and gate after each.
+    """Run timesteps of what leads to the prediction, and let the gate see each of them.
+
+    Three steps: the input neurons send, the nodes run for all of these timesteps, and
+    then, timestep by timestep, ``model.read_out_and_gate`` turns the decoder's output
+    into a prediction of the image, and lets the gate decide what the input neurons see
+    in the timestep behind.
 
     All of these timesteps see what ``run.view`` lets through at the first one. So there
     may only be several if the gate does not react to predictions.
@@ -144,17 +149,22 @@ def run_and_predict(
     -------
     sent : dict of {str: Tensor of shape (t, B, ...)}
         What "input" and each of these nodes has sent, but for the decoder's output.
-    outputs : list of dict
-        Outputs of each timestep.
+    outputs : list of dict of {str: Tensor of shape (B, ...)}
+        Of each timestep: the prediction, and what the gate has let through, by the keys
+        that the docstring of ``runtime/loop.py`` lists. Fewer without a decoder.
     """
     # Taken now, since read_out_and_gate() adds 1 to run.steps in each timestep.
     steps = range(run.steps, run.steps + len(draws))
     sent = {INPUT: encode_input(model, run, draws)}
     propagate(run, nodes, sent, steps)
-    decoded = [None] * len(draws)
     if model.has_feedback:
-        decoded = sent.pop(model.graph.ends["decoded"])
-    outputs = [model.read_out_and_gate(run, step_decoded) for step_decoded in decoded]
+        decoded = sent.pop(model.graph.ends["decoded"])  # (t, B, C, H, W)
+        decoded_by_step = list(decoded)
+    else:
+        decoded_by_step = [None] * len(draws)  # then only run.steps counts on
+    outputs = []
+    for step_decoded in decoded_by_step:
+        outputs.append(model.read_out_and_gate(run, step_decoded))
     return sent, outputs
 
 
@@ -212,8 +222,8 @@ def current_view(model: nn.Module, run: RunState, num_steps: int) -> View:
     Images stand still, so there is one view of all these timesteps: ``run.view``, as
     the gate has left it after the timestep before. A recording shows another frame in
     each timestep. If several run together, the gate does not react to predictions, as
-    `run_and_predict` demands. So what it lets through of a frame depends on the frame
-    alone, and is what it lets through at the start of a run.
+    `run_predict_and_gate` demands. So what it lets through of a frame depends on the
+    frame alone, and is what it lets through at the start of a run.
 
     Parameters
     ----------
@@ -331,62 +341,80 @@ def fold_decoder(
 ) -> list[Node]:
     """Make one FoldedChain of each convolution of a decoder and the U layers before it.
 
-    It is the same map in fewer multiply-adds, and is made as far as that is so.
+    A U layer is a transposed convolution that doubles height and width. The chain is
+    the same map in fewer multiply-adds, and takes in U layers as long as that is so.
+    For example, of a decoder of two U layers and a convolution, where both pay,
+
+        sender -> U a -> U b -> convolution c
+
+    becomes one node "c", which has the source of "a", and whose module is the chain:
+
+        sender -> chain c
 
     Parameters
     ----------
     nodes : sequence of Node
-        The nodes of a graph.
+        The nodes of a graph. They are not changed.
     end : str
-        Name of the decoder's last node. Those that lead to it are folded, but not one
-        with hooks, which must be called.
+        Name of the decoder's last node. Those that lead to it in a row are folded, but
+        not one with hooks, which must be called.
     signals : int
-        How many signals will come at least, over all images and timesteps.
+        How many signals will come at least: images times timesteps.
     image_size : (height, width)
         Of what the decoder gives.
     pays : callable, optional
-        ``pays(chain, up, places)``: whether to fold in a U layer that takes so many
-        places. By default ``FoldedChain.pays_with``.
+        ``pays(chain, up, places)``: whether to fold in a U layer. ``places`` counts the
+        places (rows times columns) of its inputs, over all signals. By default
+        ``FoldedChain.pays_with``.
 
     Returns
     -------
     list of Node
-        In the same order.
+        In the same order, without the U layers that are now in a chain.
     """
     if pays is None:
-        pays = FoldedChain.pays_with
-    by_name = {node.name: node for node in nodes}
-    num_takers = Counter()
+        pays = FoldedChain.pays_with  # its argument `self` is the chain
+    by_name = {node.name: node for node in nodes}  # the result, as far as it is known
+    num_takers = Counter()  # of each node's output
     for node in nodes:
         num_takers.update(node.sources)
 
-    # From the end of the decoder backwards, as long as nodes are in a row.
     size = list(image_size)  # (height, width) of what the node gives
-    chain = None  # the chain that begins behind this node
+    # The chain that takes what the node gives, and the name of the chain's node. Only
+    # then the node can be folded in. None if another kind of node takes it.
+    chain = None
     chain_name = None
-    name = end
-    while name in by_name and len(by_name[name].sources) == 1:
-        node = by_name[name]
+    for node in row_backwards(by_name, end):
         module = node.module
-        (source,) = node.sources
         is_transposed = type(module) is nn.ConvTranspose2d and not is_hooked(module)
         if is_transposed and module.stride[0] > 1:
+            # Only such a layer changes the size: from here on that before it.
             size = halved_size(size, module.output_padding)
-            may_fold = chain is not None and num_takers[name] == 1 and is_up_layer(module)
+            # What others take, too, must stay there as a node.
+            may_fold = chain is not None and num_takers[node.name] == 1 and is_up_layer(module)
             if may_fold and pays(chain, module, signals * prod(size)):
                 chain.fold_in(module)
-                by_name[chain_name] = by_name[chain_name]._replace(sources=(source,))
-                del by_name[name]
+                by_name[chain_name] = by_name[chain_name]._replace(sources=node.sources)
+                del by_name[node.name]
             else:
                 chain = None
         elif is_transposed and can_begin(module):
             chain = FoldedChain(module)
-            chain_name = name
-            by_name[name] = node._replace(module=chain)
+            chain_name = node.name
+            by_name[node.name] = node._replace(module=chain)
         else:
             chain = None
-        name = source
     return list(by_name.values())
+
+
+def row_backwards(by_name: dict[str, Node], end: str) -> list[Node]:
+    """Return a node, the one before it, and so on, as long as each has one source."""
+    row = []
+    name = end
+    while name in by_name and len(by_name[name].sources) == 1:
+        row.append(by_name[name])
+        name = by_name[name].sources[0]
+    return row
 
 
 def halved_size(size: Sequence[int], output_padding: Sequence[int]) -> list[int]:
@@ -532,6 +560,9 @@ def conv_transpose(
 ) -> torch.Tensor:
     """Return F.conv_transpose2d of a signal, faster where there are few channels.
 
+    Each signal of a batch rounds as it does alone: results must not depend on how many
+    timesteps or images run together.
+
     Parameters
     ----------
     signal : Tensor of shape (B, C, H, W)
@@ -561,6 +592,7 @@ def conv_transpose(
     # On a CPU torch.bmm has rounded alike in all batches that were tried, with a
     # gradient and without, as long as the memory format was the same.
     inputs = signal.contiguous(memory_format=torch.channels_last).flatten(2)
+    # (B, C' k k, H W), as F.fold takes it
     columns = torch.bmm(kernel.flatten(1).t().expand(len(signal), -1, -1), inputs)
     output = F.fold(columns, output_size, kernel_size, padding=padding, stride=stride)
     if bias is None:

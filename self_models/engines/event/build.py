@@ -277,6 +277,8 @@ class KernelBuild:
     def _load(self, compiler, macros, folder):
         """Load the library from the cache, or else build it with this compiler."""
         native, predefined = native_flags(compiler, folder)
+        # Before the digest, which takes it in. It has neither output nor sources: their
+        # paths would give the same library another name in another folder.
         self.command = [
             *compiler,
             "-O3",
@@ -300,7 +302,8 @@ class KernelBuild:
         self.library = ctypes.CDLL(str(made))
         if self.is_cached:
             # It gets its name once it is whole and loads. Whoever builds at the same
-            # time makes the same.
+            # time makes the same. `folder` lies in the cache folder then, so this is a
+            # renaming within one file system.
             made.replace(self.path)
 
     def _digest(self, compiler, predefined, folder):

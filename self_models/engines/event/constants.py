@@ -25,6 +25,11 @@ from self_models.engines.event.tables import HIGHEST, LOWEST, K
 from self_models.guests.nir.neurons import Constants, NIRNeuron
 from self_models.layers.neurons import SpikingNeuron
 
+# The leak of a node in which each neuron has its own, by first_own. It is never
+# applied, but has to be other than 1: for such a node the kernel remembers up to which
+# timestep the leaks of a place are made up for.
+LEAKS_DIFFER = 0
+
 
 class ConstantsArray:
     """The array of constants while it is filled.
@@ -110,7 +115,9 @@ def constants_of(model, layout, nodes: np.ndarray) -> np.ndarray:
     if layout.whole:
         constants = whole_constants(layout)
     else:
-        defaults = [1, 1, 0, LOWEST, HIGHEST]
+        # No leak, V begins at 0, and no bounds. Neurons get theirs in add_constants().
+        # The output is no neuron, but may have a leak, a setting of the model.
+        defaults = five_constants(threshold=1, leak=1, start=0, floor=LOWEST, ceiling=HIGHEST)
         constants = ConstantsArray(defaults, len(nodes), np.float32)
         constants.of_nodes[layout.numbers["output"], K.LEAK] = model.output_leak
     for n, node in enumerate(layout.nodes):
@@ -119,39 +126,76 @@ def constants_of(model, layout, nodes: np.ndarray) -> np.ndarray:
 
 
 def whole_constants(layout) -> ConstantsArray:
-    """Return the constants of a network in whole numbers, from its WholeForm."""
+    """Return the array of constants of a network in whole numbers.
+
+    Potentials are whole numbers, within -largest to largest. A leak is counted in parts
+    of which ``shares`` (2^15) are all of V: so many parts are no leak.
+
+    Parameters
+    ----------
+    layout : Layout
+        The nodes. Its ``whole`` is the network's WholeForm, not None.
+
+    Returns
+    -------
+    ConstantsArray
+        With the five constants of all nodes. Those that neither spike nor are the
+        output, such as relays, have no leak, and the bounds of all potentials.
+    """
     whole = layout.whole
-    defaults = [1, whole.shares, 0, -whole.largest, whole.largest]
+    defaults = five_constants(
+        threshold=1, leak=whole.shares, start=0, floor=-whole.largest, ceiling=whole.largest
+    )
     constants = ConstantsArray(defaults, len(layout.nodes), np.int32)
     forms = whole.neurons | {"output": whole.output}
     for name, form in forms.items():
-        constants.of_nodes[layout.numbers[name]] = [
-            form.threshold,
-            form.kept,
-            form.start,
-            form.lowest,
-            form.highest,
-        ]
+        constants.of_nodes[layout.numbers[name]] = five_constants(
+            threshold=form.threshold,
+            leak=form.kept,
+            start=form.start,
+            floor=form.lowest,
+            ceiling=form.highest,
+        )
     return constants
 
 
-def add_constants(constants: ConstantsArray, n: int, node, fields, is_whole: bool) -> None:
-    """Add the constants of one node.
+def five_constants(threshold, leak, start, floor, ceiling) -> list:
+    """Return the constants that each node has, in the order of the kernel's columns."""
+    columns = {
+        K.THRESHOLD: threshold,
+        K.LEAK: leak,
+        K.START: start,
+        K.FLOOR: floor,
+        K.CEILING: ceiling,
+    }
+    return [columns[n] for n in range(K.CONSTANTS)]
 
-    Where they lie is said at the top of this file.
+
+def add_constants(constants: ConstantsArray, n: int, node, fields, is_whole: bool) -> None:
+    """Add one node's constants to the array, and note in the tables where they lie.
+
+    ``fields`` gets positions in the array. They stay 0 where nothing is appended; no
+    appended number lies at position 0, where the five constants of node 0 begin.
+
+    - ``first_reset``: one number, the value of V after a spike. Only for neurons that
+      get such a value; others get V less their threshold.
+    - ``first_own``: threshold, leak and reset of each neuron, (3, H, W, C). Only if
+      neurons of the node differ in one of these, or in their bias by more than the
+      channel.
+    - ``first_bias``: what is added in each timestep, (H, W, C) if there is a
+      ``first_own``, else (C,). Only if there is a bias.
 
     Parameters
     ----------
     constants : ConstantsArray
-        The array. Row n of its five constants is overwritten, and what else the node
-        needs is appended.
+        The array. Row n of ``constants.of_nodes``, the node's threshold, leak, start,
+        floor and ceiling, is overwritten, and what else the node needs is appended.
     n : int
         Number of the node.
     node : LayoutNode
         The node.
     fields : NODE
-        The same node in the tables. Of ``first_reset``, ``first_own`` and
-        ``first_bias`` those are filled in of which something is appended.
+        The same node in the tables. The three fields above are filled in.
     is_whole : bool
         The network is one in whole numbers. Then `whole_constants` has filled in the
         five constants, and only the bias is looked at here.
@@ -174,51 +218,53 @@ def add_constants(constants: ConstantsArray, n: int, node, fields, is_whole: boo
 
     # If one of these differs between the neurons, the kernel gets all of them of each
     # neuron, so that a place has the same layout in every such node.
-    bias_has_places = bias is not None and prod(bias.shape[1:]) > 1
+    bias_differs = bias is not None and prod(bias.shape[1:]) > 1  # within a channel
     values_differ = [not is_uniform(value) for value in values.as_list()]
-    has_own = bias_has_places or any(values_differ)
+    has_own = bias_differs or any(values_differ)
     if has_own:
         check_room(constants.of_nodes[n], values)
         own_values = [in_rows_of_places(value, node.shape) for value in values.as_list()]
         fields["first_own"] = constants.append(np.stack(own_values))  # (3, H, W, C)
     if bias is not None:
-        bias = np.broadcast_to(by_place(bias), node.shape)  # (C, H, W)
-        # The kernel steps through biases by place just if there is a first_own.
-        of_neurons = bias.transpose(1, 2, 0)
-        of_channels = bias[:, 0, 0]
-        fields["first_bias"] = constants.append(of_neurons if has_own else of_channels)
+        bias = in_rows_of_places(by_place(bias), node.shape)  # (H, W, C)
+        # With a first_own the kernel reads a bias of each neuron. Without, one of each
+        # channel, which all places of the channel share.
+        fields["first_bias"] = constants.append(bias if has_own else bias[0, 0])
 
 
 def fill_five_constants(
     five: np.ndarray, node, neuron: SpikingNeuron | None, values: NeuronValues
 ) -> None:
-    """Fill in the five constants of a node, as far as they are not the defaults.
+    """Fill in the five constants of a node that has neurons, or is a synapse's current.
 
-    The ceiling always is the default: neurons of networks with fractions have none.
+    Any other node, such as a relay, keeps the defaults; so do all in whole numbers. The
+    ceiling always is the default: neurons of networks with fractions have none.
 
     Parameters
     ----------
     five : ndarray, shape (5,)
-        A row of ``ConstantsArray.of_nodes``, which is changed. It has the defaults.
+        A row of ``ConstantsArray.of_nodes``, which is changed: threshold, leak, start,
+        floor and ceiling. It has the defaults.
     node : LayoutNode
-        The node.
+        The node. It has a ``leak`` if it is the current of a synapse. Then it has no
+        neurons.
     neuron : SpikingNeuron or None
         Its neurons, if it has any that are not in whole numbers.
     values : NeuronValues
-        What `neuron_values` has of them.
+        What `neuron_values` has of the node.
     """
-    if neuron is not None:
-        # The first neuron's, for all: a start of NIR that differs between the neurons
-        # has been refused in layout.py, and check_room() refuses differing thresholds.
-        five[K.START] = tensor_of(neuron.rest).flatten()[0].item()
-        five[K.FLOOR] = lowest_potential(neuron)
-    is_synapse = node.leak is not None
-    if neuron is not None or is_synapse:
-        five[K.THRESHOLD] = values.threshold.flat[0]
-        # If leaks differ, each neuron has its own, and the node's only has to be other
-        # than 1: for such a node the kernel remembers up to which timestep the leaks of
-        # a place are made up for.
-        five[K.LEAK] = values.leak.flat[0] if is_uniform(values.leak) else 0
+    if neuron is None and node.leak is None:
+        return
+    # Where thresholds differ, the kernel takes each neuron's own, see add_constants().
+    five[K.THRESHOLD] = values.threshold.flat[0]
+    five[K.LEAK] = values.leak.flat[0] if is_uniform(values.leak) else LEAKS_DIFFER
+    if neuron is None:
+        return  # a current begins at 0, and has no floor, as the defaults say
+    # The first neuron's, for all of them: why_not_run() of layout.py has refused a
+    # start that differs between the neurons, and check_room() refuses differing
+    # thresholds where start or floor depend on them.
+    five[K.START] = tensor_of(neuron.rest).flatten()[0].item()
+    five[K.FLOOR] = lowest_potential(neuron)
 
 
 def check_room(five: np.ndarray, values: NeuronValues) -> None:
@@ -237,18 +283,35 @@ def check_room(five: np.ndarray, values: NeuronValues) -> None:
 
 
 def neuron_values(node, neuron: SpikingNeuron | None) -> NeuronValues:
-    """Return threshold, leak and reset of neurons, or of the current of a synapse."""
+    """Return threshold, leak and reset of a node's neurons, or of a synapse's current.
+
+    Parameters
+    ----------
+    node : LayoutNode
+        The node. Its ``shape`` (C, H, W) is that in the tables; ``natural`` is the one
+        that its neurons have in the network, which may be (N,), or None if it has none.
+        The current of a synapse has a ``leak``, and no neurons.
+    neuron : SpikingNeuron or None
+        Its neurons, if they are looked at.
+
+    Returns
+    -------
+    NeuronValues
+        Each (C, H, W), or (1, 1, 1) if all neurons share one number. Thresholds and
+        resets are in the unit of V; a leak is the share of V that a timestep keeps. A
+        node of neither kind has threshold 1, leak 1 and reset 0.
+    """
     threshold = 1
     leak = 1
     reset = 0
-    if node.leak is not None:  # the current of a synapse, which has no threshold
-        threshold = 0
-        leak = node.leak
     if neuron is not None:
         nir = nir_constants(neuron)
         threshold = neuron.threshold if neuron.fires else 0
         leak = neuron.leak
         reset = 0 if nir.reset is None else nir.reset
+    elif node.leak is not None:  # the current of a synapse, which has no threshold
+        threshold = 0
+        leak = node.leak
     natural = node.shape if node.natural is None else node.natural
     return NeuronValues(
         placed_values(threshold, natural, node.shape),

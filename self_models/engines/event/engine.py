@@ -28,6 +28,7 @@ from self_models.engines.event.tables import (
     whole_form,
 )
 from self_models.engines.fingerprint import fingerprint
+from self_models.guests.nir.event_lists import KernelEvents
 from self_models.guests.phased.timing import schedule_of
 from self_models.guests.streams.stream import forms_of
 from self_models.layers.neurons import delayed
@@ -36,15 +37,18 @@ from self_models.runtime.draws import Draws, draws_for, in_space, key_for
 from self_models.runtime.known_parts import find_unknown_part, is_hooked
 from self_models.runtime.loop import check_uniforms
 from self_models.runtime.outputs import SNNOutput
+from self_models.runtime.recording import RecordSpec
 
 RUN = np.dtype(Run)
-# Of both the first is about the prediction, and the others are about the gate.
 SUMS = ("error", "open_share")  # arrays of Run that are sums over pixels
 PICTURES = {  # arrays of Run with a value for each pixel -> dtype
     "prediction": np.float32,
     "predicted": np.uint8,
     "is_open": np.uint8,
 }
+# Those of SUMS and PICTURES that are about the prediction; the others are about the
+# gate.
+ABOUT_PREDICTION = ("error", "prediction")
 STEPS_FIRST = (*PICTURES, "uniforms")  # arrays (T, B, ...); the others are (B, T, ...)
 
 
@@ -163,8 +167,17 @@ class Engine:
             return False
         return True
 
-    def current(self) -> StatePool:
-        """Return the states of the present tables, which are laid out if need be."""
+    def prepare_pool(self) -> StatePool:
+        """Lay out the tables if that has not been done, and return their states.
+
+        There are two kinds of tables, with nodes that count events and without. Both
+        stay in ``self.pools`` until `forget`.
+
+        Raises
+        ------
+        ModelError
+            If the model has something that the kernel does not run.
+        """
         is_counting = self._counted_steps is not None
         if is_counting not in self.pools:
             tables = lay_out(self.model, counting=is_counting)
@@ -308,12 +321,42 @@ class EventEngine(Engine):
         seed: int | None = None,
         frames: bool = True,
     ) -> SNNOutput:
-        """Run as ``engine(x, ...)``, a model that has not changed since `update`."""
+        """Run as ``engine(x, ...)`` does, not looking whether the model has changed.
+
+        The caller has called `update`, or `serves`, which calls it, just before. If the
+        weights have changed since, the run is one of the old weights.
+
+        Parameters
+        ----------
+        x : Tensor of shape (B, C, H, W), or (B, T, C, H, W) of recordings
+            The images. A model with ``model.frames`` takes recordings of T frames.
+        uniforms : Tensor of shape (T, B, C, H, W), optional
+            Random numbers in [0, 1) that take the place of the draws.
+        draws : Draws, optional
+            Random numbers of the run, as in the model's forward.
+        seed : int, optional
+            Seed of the draws, in their place.
+        frames : bool
+            Whether the output has pictures: predictions and so on for each pixel. Else
+            it has sums over pixels.
+
+        Returns
+        -------
+        SNNOutput
+            As the model's forward gives it.
+
+        Raises
+        ------
+        ModelError
+            For images and uniforms that do not fit the model.
+        """
         model = self.model
-        pool = self.current()
+        pool = self.prepare_pool()
         x = prepare_images(x, model, model.frames)
         draws = draws_for(x, draws, seed)
-        check_uniforms(uniforms, model.timesteps, x[:, 0] if model.frames else x)
+        # Of a recording only one frame: uniforms have a timestep axis of their own.
+        images = x[:, 0] if model.frames else x
+        check_uniforms(uniforms, model.timesteps, images)
         request = RunRequest(x, draws, self._settings.timesteps, frames, uniforms)
         return self._run(request, pool, self._settings)
 
@@ -322,7 +365,7 @@ class EventEngine(Engine):
     def begun(self, x: torch.Tensor, draws: Draws) -> KernelStream:
         """Return the networks of a stream on images x with these draws, at rest."""
         self.update()
-        return KernelStream(self.current(), draws, self._settings)
+        return KernelStream(self.prepare_pool(), draws, self._settings)
 
     def go_on(
         self,
@@ -333,6 +376,10 @@ class EventEngine(Engine):
         record_specs: dict | None = None,
     ) -> tuple[SNNOutput, KernelStream]:
         """Run the next timesteps of a stream.
+
+        The networks of the stream are changed in place. If counting has begun or ended
+        since its last timestep, it needs other tables: then it goes on in new networks,
+        and the given ones stay as they are. So callers go on with what is returned.
 
         Parameters
         ----------
@@ -345,19 +392,22 @@ class EventEngine(Engine):
         frames : bool
             As in ``engine(x)``.
         record_specs : dict, optional
-            Empty: what is recorded runs dense.
+            Not used: here to take the arguments of the dense engine's method. It is
+            empty, since a stream that records something runs on that engine.
 
         Returns
         -------
         output : SNNOutput
             Of these timesteps.
         stream : KernelStream
-            The networks after them.
+            The networks after them: as a rule the given ones.
         """
         is_counting = self._counted_steps is not None
         if stream.pool.tables.header["counting"] != is_counting:
-            # Counting has begun, or ended, in mid-stream: other tables from here on.
-            state = self.state_of(stream) | {"steps": stream.states[0].struct.steps}
+            state = self.state_of(stream)
+            # state_of() has tensors by image. The number of timesteps so far is one for
+            # all images, since they began together.
+            state["steps"] = stream.states[0].struct.steps
             stream = self.restored(state, stream.draws)
         request = RunRequest(x, stream.draws, steps, frames, stream=stream)
         return self._run(request, stream.pool, stream.settings), stream
@@ -390,51 +440,113 @@ class EventEngine(Engine):
     # --- a run
 
     def _run(self, request, pool, settings):
-        """Run what is asked for, and return the SNNOutput."""
+        """Run what is asked for on the kernel.
+
+        Parameters
+        ----------
+        request : RunRequest
+            Images, random numbers, and what is wanted.
+        pool : StatePool
+            States of the present tables. If the request goes on with a stream, the
+            stream's own states run instead, and are changed.
+        settings : Settings
+            Of the kernel: epsilon, the stopping rule and so on.
+
+        Returns
+        -------
+        SNNOutput
+            As the model's forward gives it. While operations are counted,
+            ``self._counted_steps`` grows by the timesteps of all images.
+        """
         model = self.model
-        pictures = []  # arrays of what the decoder predicts
+        pictures = []  # names of arrays about the decoder's predictions
         if model.has_feedback:
             pictures = list(PICTURES if request.frames else SUMS)
         num_images = len(request.x)
         results = new_results(pool.tables, num_images, request.num_steps, pictures)
-        # The kernel reads and writes these arrays, so they stay in a variable until it
-        # ends.
+        # The kernel gets addresses of these arrays alone, so they have to stay in a
+        # variable until it has run.
         arrays = results | self._inputs(request, pool.tables)
         runs = self._new_runs(request, arrays)
         pool.run(runs, settings, num_images if request.stream else IMAGES_PER_CALL)
         if self._counted_steps is not None:
             self._counted_steps += int(runs["taken"].sum())
         if not model.gate.reacts:
-            pictures = pictures[:1]  # nothing is blocked: there is the prediction alone
+            # Nothing is blocked. The kernel has filled in all arrays nevertheless, but
+            # an output has those about the gate only if it blocks.
+            pictures = [name for name in pictures if name in ABOUT_PREDICTION]
         outputs = collect_outputs(runs, results, pictures, model, pool.tables)
         steps_taken = torch.from_numpy(runs["taken"].astype(np.int64))
-        return model.make_output(request.x, outputs, steps_taken, {}, pool.tables.names)
+        return model.make_output(
+            request.x, outputs, steps_taken, record={}, names=pool.tables.names
+        )
 
     def _inputs(self, request, tables):
-        """Return the arrays of Run that the kernel reads: frames, and uniforms."""
+        """Return the arrays that the kernel reads, in its own order of neurons.
+
+        That is by row, column and channel: P = H * W * C numbers, with the channels of
+        a pixel side by side.
+
+        Parameters
+        ----------
+        request : RunRequest
+            Its ``x`` are images (B, C, H, W), or recordings (B, T, C, H, W).
+        tables : Tables
+            The network.
+
+        Returns
+        -------
+        dict of {str: ndarray of float32, contiguous}
+            By their names in Run: "frames" (B, T, P), with T = 1 for images; and
+            "uniforms" (T, B, P), if there are such. They may be copies, so the caller
+            has to keep them until the kernel has run.
+        """
         x = request.x
-        num_frames = x.shape[1] if x.dim() > 4 else 1
-        images = in_rows(x.float()).reshape(len(x), num_frames, prod(tables.shapes[0]))
-        arrays = {"frames": images}
+        has_frames = x.dim() == 5
+        num_frames = x.shape[1] if has_frames else 1
+        num_pixels = prod(tables.shapes[0])
+        # in_rows() gives (B, P), or (B, T, P).
+        arrays = {"frames": in_rows(x.float()).reshape(len(x), num_frames, num_pixels)}
         if request.uniforms is not None:
             arrays["uniforms"] = in_rows(request.uniforms.float())
         return arrays
 
     def _new_runs(self, request, arrays):
-        """Return an array of Run, one for each image."""
+        """Return what the kernel is to run: an array of Run, one for each image.
+
+        Parameters
+        ----------
+        request : RunRequest
+            Images, random numbers, and what is wanted.
+        arrays : dict of {str: ndarray}
+            What the kernel reads, "frames" (B, T, P) among it, and what it fills in.
+            Each Run has addresses in these arrays, so they have to stay in memory until
+            the kernel has run.
+
+        Returns
+        -------
+        ndarray of Run, shape (B,)
+            NetworkRun of runs.c.
+        """
         model = self.model
         draws = request.draws
-        frames = arrays["frames"]
-        runs = new_runs(len(frames), arrays)
-        runs["stride"] = frames[:, :1].size
-        runs["count"] = frames.shape[1]
+        num_images, num_frames, num_pixels = arrays["frames"].shape
+        runs = new_runs(num_images, arrays)
+        # From a timestep to the next in arrays (T, B, P), in numbers, not in bytes.
+        runs["stride"] = num_images * num_pixels
+        runs["count"] = num_frames  # the last frame stays, if there are more timesteps
         runs["steps"] = request.num_steps
+        # Whether an image ends as soon as the stopping rule holds. A stream goes on.
         runs["stops"] = model.rule.stops and not request.stream
+        # So many timesteps later is the frame with which a prediction is compared, for
+        # the error.
         runs["ahead"] = model.settings["predict"] == "next"
+        # What the input's random numbers follow from: seed, number of the image in its
+        # set, and epoch.
         runs["key0"], runs["key1"] = key_for(draws.seed, "input")
         runs["number"] = draws.index.numpy()
         runs["epoch"] = draws.epoch
-        if request.stream:
+        if request.stream:  # else each image begins at rest, in any free state
             runs["state"] = [state.address for state in request.stream.states]
         return runs
 
@@ -552,23 +664,17 @@ def add_events(counter, pool: StatePool, model, num_steps: int) -> None:
     for name in (*tables.names, *model.graph.pools):
         counter.sent[name] += events_sent(pool, tables.numbers[name])
     module_names = {module: name for name, module in model.named_modules()}
-    # The first layers of a chain may be those of another chain, too, if both begin at
-    # the same source. Each has a map before such a layer, of which one counts.
+    # What reaches the first layer of a chain is what its source sends, as counted
+    # above. What reaches a later one is in its map. Two chains from one source that
+    # begin with the same layers have a map each before such a layer; one counts.
     counted = set()  # (source, layers up to that which counts)
-    # Maps are in the order in which `_add_maps` of layout.py has added them: node by
-    # node, and for each layer of the node's chain but the first.
-    map_node = tables.maps
-    for target, chain in tables.chains.items():
-        if target >= tables.maps:
-            continue  # the chain leads to a map itself
-        source = int(tables.nodes[target]["source"])
-        for position in range(1, len(chain.modules)):
-            module = chain.modules[position]
-            shared = (source, *chain.modules[: position + 1])
-            if isinstance(module, LINEAR) and shared not in counted:
-                counter.inputs[module_names[module]] += events_sent(pool, map_node)
-            counted.add(shared)
-            map_node += 1
+    for counting_map in tables.maps:
+        layer = counting_map.modules[-1]
+        way = (counting_map.source, *counting_map.modules)
+        # Only linear layers have operations to count, not pools and scales.
+        if isinstance(layer, LINEAR) and way not in counted:
+            counted.add(way)
+            counter.inputs[module_names[layer]] += events_sent(pool, counting_map.node)
     # In a phased network each layer charges in one phase.
     num_phases = schedule_of(model.graph).phases if model.timing.is_phased else 1
     counter.active_steps += num_steps // num_phases
@@ -584,62 +690,68 @@ class GraphEngine(Engine):
     """Runs a GraphSNN event by event, with the spikes of its step()."""
 
     def check(self) -> None:
-        """Raise ModelError if the kernel cannot run the graph as it is now."""
+        """Raise ModelError if the kernel cannot run the graph as it is now.
+
+        If it can, the tables of the graph are laid out afterwards.
+        """
         for name, module in self.model.graph.modules.items():
+            # The kernel has a form of some classes of modules. It does not call
+            # modules, so it would leave their hooks out.
             if is_hooked(module) or not has_form(module):
                 kind = type(module).__name__
                 raise ModelError(
                     f"node {name!r} ({kind}) has no form on the kernel: it runs dense"
                 )
+        # One setting of the kernel says for all nodes whether neurons fire before or
+        # after they are charged. Integrators do not fire, so for them it says nothing.
         updates = {neuron.update for neuron in self.model.neurons().values() if neuron.fires}
         if len(updates) > 1:
             raise ModelError(
                 "some neurons fire before they are charged, and some after: it runs dense"
             )
-        self.current()
+        self.prepare_pool()  # it raises ModelError for all else that does not run
 
-    def __call__(self, recordings: list, timesteps: int, record_specs: dict) -> dict:
+    def __call__(self, recordings: list[KernelEvents], timesteps: int, record_specs: dict) -> dict:
         """Run recordings of events.
 
         Parameters
         ----------
-        recordings : list of (first, events, values)
-            Arrays of each recording; see NetworkRun in runs.c. `values` may be None.
+        recordings : list of KernelEvents
+            The events of each recording: B of them. Their arrays have the dtypes that
+            KernelEvents names, and are contiguous, since the kernel reads them by their
+            addresses. They must not change during the call.
         timesteps : int
-            Number of timesteps.
+            Number of timesteps ``T``.
         record_specs : dict of {str: RecordSpec}
             What is recorded, of each layer; see runtime/recording.py.
 
         Returns
         -------
-        dict
-            "logits" and the spikes of each layer, (T, B, ...), and by (layer, kind)
-            what is recorded.
+        dict of {object: Tensor of shape (T, B, ...)}
+            "logits" (T, B, classes) float32, as added up so far; by the name of each
+            layer its spikes (T, B) float32; and by (layer, kind) what is recorded.
         """
-        pool = self.current()
-        tables = pool.tables
+        pool = self.prepare_pool()
         settings = self.settings(timesteps)
-        num_recordings = len(recordings)
-        results = new_results(tables, num_recordings, timesteps)
-        runs = new_runs(num_recordings, results)
+        results = new_results(pool.tables, len(recordings), timesteps)
+        runs = new_runs(len(recordings), results)
         runs["steps"] = timesteps
-        for run, (first, events, values) in zip(runs, recordings, strict=True):
-            run["first"] = first.ctypes.data
-            run["events"] = events.ctypes.data
-            run["values"] = 0 if values is None else values.ctypes.data
+        for run, recording in zip(runs, recordings, strict=True):
+            # `run` is a view of a row: what is set in it is set in `runs`.
+            run["first"] = recording.first.ctypes.data
+            run["events"] = recording.neurons.ctypes.data
+            if recording.values is not None:  # else each event brings 1
+                run["values"] = recording.values.ctypes.data
         recorded = self._run_recorded(pool, runs, results, settings, record_specs)
         outputs = {}
         for (name, kind), values in recorded.items():
-            spec = record_specs[name]
-            # B * T arrays (N,), those of the first recording first, -> (T, B, N)
-            values = np.stack(values).reshape(num_recordings, timesteps, -1)
-            values = torch.from_numpy(values).transpose(0, 1)
-            values = in_space(values, tables.shapes[tables.numbers[name]])
-            values = values.reshape(timesteps, num_recordings, *spec.shape)
-            outputs[name, kind] = spec.select(values)
+            shape = pool.tables.shapes[pool.tables.numbers[name]]
+            outputs[name, kind] = arrange_recorded(
+                values, len(recordings), shape, record_specs[name]
+            )
         # (B, T, nodes) -> (T, B, nodes), of which the first nodes are the layers
         counts = torch.from_numpy(results["counts"].astype(np.float32)).transpose(0, 1)
-        for n, name in enumerate(tables.names):
+        for n, name in enumerate(pool.tables.names):
             outputs[name] = counts[..., n]
         outputs["logits"] = torch.from_numpy(results["logits"]).transpose(0, 1).contiguous()
         return outputs
@@ -679,7 +791,7 @@ class GraphEngine(Engine):
         Parameters
         ----------
         pool : StatePool
-            Of the network.
+            Of the network. The recording gets a state of its own, not one of these.
         whole_run : ndarray of Run, shape (1,)
             The recording. It is not changed, but the arrays are to which it points.
         results : dict of {str: ndarray}
@@ -689,16 +801,19 @@ class GraphEngine(Engine):
         recorded : dict of {(str, str): list of ndarray}
             Layer and kind -> arrays (N,) of timesteps; this appends one for each.
         """
-        # Arrays of Run with a part for each timestep -> bytes of such a part. `events`
-        # and `values` have none: `first` says where a timestep begins in them.
+        # Arrays of Run with a part for each timestep -> bytes of such a part. The
+        # kernel takes them to begin at the timestep that it runs. `events` and `values`
+        # stay: `first` says where a timestep begins in them.
         bytes_per_step = {
             "first": np.dtype(np.int32).itemsize,  # (T + 1,)
             "logits": results["logits"].strides[1],  # (B, T, classes)
             "counts": results["counts"].strides[1],  # (B, T, nodes)
         }
         state = pool.new(settings)
-        # Only the first timestep begins at rest: a Run with a state goes on from it.
-        pool.library.network_reset(state.address, 0, 0, 0)
+        # Only the first timestep begins at rest. A Run that names a state goes on from
+        # where that is; one without would begin at rest itself.
+        no_key = (0, 0)  # of random numbers, of which events need none; nor does image 0
+        pool.library.network_reset(state.address, *no_key, 0)
         step_run = whole_run.copy()
         step_run["state"] = state.address
         step_run["steps"] = 1
@@ -706,11 +821,42 @@ class GraphEngine(Engine):
             for name, num_bytes in bytes_per_step.items():
                 step_run[name] = whole_run[name] + t * num_bytes
             pool.library.network_runs(state.address, step_run.ctypes.data, 1)
-            # Neurons that nothing has reached may have yet to get their leak.
+            # Neurons that nothing has reached may have yet to get their leak. So this
+            # comes before potentials are read.
             pool.library.network_settle(state.address)
             for (name, kind), values in recorded.items():
                 n = pool.tables.numbers[name]
                 if kind == "membrane":
-                    values.append(state.potentials(n).copy())  # the state's own array
+                    # potentials() is the state's own array, which the next timestep
+                    # writes over.
+                    values.append(state.potentials(n).copy())
                 else:
-                    values.append(state.spikes(n))
+                    values.append(state.spikes(n))  # a new array
+
+
+def arrange_recorded(
+    arrays: list[np.ndarray], num_recordings: int, shape: tuple, spec: RecordSpec
+) -> torch.Tensor:
+    """Return what was recorded of a layer as one Tensor.
+
+    Parameters
+    ----------
+    arrays : list of ndarray of shape (N,)
+        B * T of them: all timesteps of the first recording, then those of the next. The
+        N neurons are in the kernel's order, by row, column and channel.
+    num_recordings : int
+        B.
+    shape : (C, H, W)
+        In which the neurons lie in the kernel; N = C * H * W.
+    spec : RecordSpec
+        Shape of the layer in the network, and which of its neurons are wanted.
+
+    Returns
+    -------
+    Tensor of shape (T, B, ...)
+        The values of the wanted neurons.
+    """
+    values = np.stack(arrays).reshape(num_recordings, -1, arrays[0].size)  # (B, T, N)
+    values = torch.from_numpy(values).transpose(0, 1)  # (T, B, N)
+    values = in_space(values, shape)  # (T, B, C, H, W)
+    return spec.select(values.reshape(*values.shape[:2], *spec.shape))

@@ -30,7 +30,16 @@ from torch import nn
 from self_models.basics import ModelError
 from self_models.engines.event.constants import by_place, constants_of, nir_constants, tensor_of
 from self_models.engines.event.splitting import fewest_weights, is_halving
-from self_models.engines.event.tables import LARGEST, LINE, NODE, SPARE, K, Tables, whole_form
+from self_models.engines.event.tables import (
+    LARGEST,
+    LINE,
+    NODE,
+    SPARE,
+    CountingMap,
+    K,
+    Tables,
+    whole_form,
+)
 from self_models.engines.event.windows import WindowedChain
 from self_models.guests.nir.neurons import AsElsewhere, Constants, Integrator, NIRNeuron
 from self_models.guests.phased.timing import schedule_of
@@ -166,8 +175,8 @@ class Layout:
         The order in which they run.
     numbers : dict of {str: int}
         Name in the graph -> node.
-    maps : int
-        Number of the first map; all behind it are maps.
+    maps : list of CountingMap
+        The maps, which are the last nodes. Empty unless `counting`.
     whole : WholeForm or None
         Of a network in whole numbers.
 
@@ -187,26 +196,35 @@ class Layout:
         self._relays = {}  # (source, modules between it and the relay) -> the relay
         self._add_named_nodes(model)
         self._add_links()
-        self.maps = len(self.nodes)
+        self.maps = []
         if counting:
-            for n in range(self.maps):
+            for n in range(len(self.nodes)):  # those before any map
                 self._add_maps(n)
 
     # --- nodes
 
     def _add_named_nodes(self, model):
-        """Add the nodes that the graph has by name."""
+        """Add the nodes that the graph has by name.
+
+        They get their numbers in the order of these calls. The kernel relies on the
+        beginning: node 0 is the input, and behind it follow the layers that spike, in
+        the order of ``model.layers``.
+        """
         graph = self.graph
-        for name in model.layers:
+        for name in model.layers:  # "input" is the first
             self._add_named(name, K.NEURONS)
+        # If pixels are sent as they are, events of the input have values, not 1 each.
+        input_node = self.nodes[0]
+        input_node.valued = int(model.has_analog_input)
         self._add_named("output", K.OUTPUT)
         if "decoded" in graph.ends:
             self._add_named("decoded", K.DECODED)
-        self.nodes[0].valued = int(model.has_analog_input)
         for name in graph.pools:
             counts = isinstance(graph.modules[name], CountingMaxPool)
             self._add_named(name, K.COUNTING_POOL if counts else K.POOL)
         for name, module in graph.modules.items():
+            # Only neurons have `fires`. Those without a threshold, integrators, do not:
+            # they send V itself, so their events have values.
             if not getattr(module, "fires", True):
                 self._add_named(name, K.INTEGRATOR, valued=1)
 
@@ -250,10 +268,12 @@ class Layout:
             needed.add(end)
             new = needed - in_a_list
             for target, links in links_by_target.items():
-                if target in new:
+                if target in new:  # appended to `run_list`, one list of self.order
                     self._add_target(target, links, run_list)
             in_a_list |= new
 
+        # A node that leads to no end is in neither list, so the kernel would not run
+        # it, and would count no spikes of it. The dense engine does.
         for name in (*graph.neuron_names, *graph.pools):
             if name not in in_a_list:
                 raise ModelError(f"node {name!r} leads to no end: it runs dense")
@@ -282,26 +302,37 @@ class Layout:
         run_list.append(n)
 
     def _add_neurons(self, target, links, run_list):
-        """Add neurons, and the links that charge them."""
+        """Fill in the node of some neurons, and add the links that charge it.
+
+        Where neurons have a synapse, as in NIR, what arrives charges the synapse's
+        current, and that current charges V. Then the current is a node of its own.
+
+        Parameters
+        ----------
+        target : str
+            Name of the neurons in the graph. Their node has been added already.
+        links : list of Link
+            The linear layers that lead to them from each sender.
+        run_list : list of int
+            The neurons' node is appended, and what has to run with it.
+
+        Raises
+        ------
+        ModelError
+            If the kernel does not have such neurons.
+        """
         n = self.numbers[target]
         node = self.nodes[n]
         neuron = self.graph.modules[target]
-        constants = nir_constants(neuron)
-        unknown = set(constants._fields) - KNOWN_CONSTANTS
-        if unknown:  # else C would run the neuron without it
-            raise ModelError(
-                f"node {target!r} has the constant {min(unknown)}, which C does not know: it runs "
-                "dense"
-            )
-        reason = why_not_run(neuron, constants)
-        if reason:
-            raise ModelError(f"node {target!r} {reason}: it runs dense")
-        if isinstance(neuron, AsElsewhere):
-            is_late = neuron.subtracts or neuron.whole
-            node.resets = K.RESET_NEXT_STEP if is_late else K.RESET_NEVER
+        constants = nir_constants(neuron)  # what a NIR file adds: gain, drive and so on
+        refuse_unknown_neurons(target, neuron, constants)
         node.neuron = neuron
-        node.natural = self.graph.shapes[target]
-        links = scaled_links(links, input_gain(constants), node)
+        node.natural = self.graph.shapes[target]  # before _add_synapse(), which reads it
+        node.resets = when_reset(neuron)
+        gain = input_gain(constants)
+        if gain.numel() > 1:  # one of each neuron
+            gain = gain.expand(node.natural).reshape(node.shape)
+        links = scaled_links(links, gain)
         if constants.synapse_leak is not None:
             # The links charge the current of the synapse, and it alone the neurons.
             links = [self._add_synapse(target, links, constants.synapse_leak, run_list)]
@@ -363,11 +394,14 @@ class Layout:
         # Where several links share a bias, it counts with the one that runs first.
         counted = set()
         for link, target in in_run_order:
-            bias_counts = new_biases(link, counted)
+            bias_counts = which_biases_count(link, counted)
+            counted.update(ways_to_target(link))
             if link.is_back:
                 source = self._source_of_edge_back(link, run_list)
             else:
                 source = self.numbers[link.source]
+            # It appends relays, and then the target itself, to the run list. So the
+            # targets run in the order of this loop.
             self._lead(source, link.chain, target, bias_counts, run_list)
 
     def _source_of_edge_back(self, link, run_list):
@@ -423,20 +457,33 @@ class Layout:
 
             source -layer 0-> relay -layers 1, 2-> relay -layer 3-> target
 
-        Other links from the same source may have added some of these relays already.
-        They are used again.
+        A relay is a node that adds up what reaches it in a timestep, and passes on the
+        sums. Other links from the same source may have added some of these relays
+        already. They are used again.
+
+        The biases of a part go to the node at its end, once for all timesteps: to a new
+        relay by `_add_relay`, and to the target here. Those of a relay that is used
+        again are there since it was added.
 
         Parameters
         ----------
-        source, target : int
-            Numbers of nodes.
+        source : int
+            Number of the node that sends.
+        target : int
+            Number of the node that gets the link as its own: an ADDING node, whose link
+            adds to the potentials of another node, ``into``; or the charged node
+            itself, whose ``into`` is its own number.
         chain : WindowedChain
             Layers between them.
         bias_counts : list of bool
-            Of each layer: whether its bias counts.
+            Of each layer: whether its bias counts. False if another link to the same
+            neurons adds it.
         run_list : list of int
             New relays are appended here, and then the target.
         """
+        # In a phased network a node gets its bias in one phase of a timestep. Relays
+        # that lead to the target get theirs in its phase, or in an earlier one if other
+        # targets need them then.
         phase = self.nodes[target].depth
         # Relays that earlier links have added come first: num_passed counts the layers
         # of the chain that lie before the node that is reached.
@@ -446,15 +493,14 @@ class Layout:
         for num_layers in self._places_of_relays(chain, num_passed):
             part = chain.part(num_passed, num_layers)
             node = self._add_relay(node, part, bias_counts[num_passed:num_layers])
-            self.nodes[node].depth = phase  # it gets its bias when the target does
+            self.nodes[node].depth = phase
             run_list.append(node)
             num_passed = num_layers
 
         last_part = chain.part(num_passed, len(chain.modules))
         self._link(node, last_part, target)
         run_list.append(target)
-        # What is constant, the layers' biases, is added once, here. An ADDING node has
-        # no potentials: its bias goes to the node that it adds to.
+        # An ADDING node has no potentials: its bias goes to the node that it adds to.
         charged = self.nodes[self.nodes[target].into]
         charged.add_bias(last_part.constant(bias_counts[num_passed:]))
 
@@ -522,17 +568,40 @@ class Layout:
         return None
 
     def _add_relay(self, source, part, bias_counts):
-        """Add a relay behind the layers of a part of a chain, and return its number."""
+        """Add a relay behind the layers of a part of a chain, and return its number.
+
+        A relay is a node that adds up what reaches it in a timestep, and passes on the
+        sums. So what it sends has values. It is noted in ``self._relays``, by which
+        `_find_relay` finds it for other chains that begin with the same layers.
+
+        Parameters
+        ----------
+        source : int
+            Number of the node that sends.
+        part : WindowedChain
+            The layers between the two.
+        bias_counts : list of bool
+            Of each layer: whether its bias is added to the relay.
+
+        Returns
+        -------
+        int
+            Number of the relay.
+        """
         relay = self._add(K.RELAY, part.after, valued=1)
         node = self.nodes[relay]
         self._relays[source, tuple(part.modules)] = relay
         if all(is_halving(module) for module in part.modules):
-            # Such pools only add up. What they divide by is in the weights behind.
+            # Average pools of 2 x 2 places, which have no bias. They need no weights:
+            # the relay, of half the height and width for each pool, adds up what lies
+            # at its place (SAME). What pools divide by is in its `factor`, which
+            # weights_of() multiplies into the weights of what follows.
             node.source = source
             node.link = K.SAME
             node.halvings = len(part.modules)
-            divisors = [1 / (module.divisor_override or 4) for module in part.modules]
-            node.factor = self.nodes[source].factor * prod(divisors)
+            num_places = 4  # of the window of such a pool
+            shares = [1 / (module.divisor_override or num_places) for module in part.modules]
+            node.factor = self.nodes[source].factor * prod(shares)
         else:
             self._link(source, part, relay)
             node.add_bias(part.constant(bias_counts))
@@ -556,18 +625,21 @@ class Layout:
     def _add_maps(self, n):
         """Add a map before each layer of a node's link but the first.
 
-        A map runs right before the node, and counts how often something reaches the
-        neurons of its layer's input. For a link by the layers A, B, C there are two
-        maps: behind A, before B, and behind A and B, before C. `add_events` of
-        engine.py relies on this order.
+        A map is a node that counts how often something reaches each neuron of a layer's
+        input. Of its potentials only that matters: whether they are 0 in a timestep.
+        For a link by the layers A, B, C there are two maps: behind A, before B, and
+        behind A and B, before C. What reaches A itself is what the source sends. They
+        run right before node n, and are noted in ``self.maps``.
         """
         node = self.nodes[n]
         if node.chain is None:
             return
         run_list = self.order.list_with(n)
-        for num_modules in range(1, len(node.chain.modules)):
-            part = node.chain.part(0, num_modules)
-            # A copy with weights by their size: so a sum of 0 by chance counts, too.
+        for num_before in range(1, len(node.chain.modules)):
+            # The layers before the one whose inputs are counted.
+            part = node.chain.part(0, num_before)
+            # A copy with weights by their size: so a sum of 0 by chance counts, too. Of
+            # their biases nothing is added to a map: they are no events.
             modules = copy.deepcopy(part.modules)
             for module in modules:
                 for parameter in module.parameters():
@@ -575,32 +647,31 @@ class Layout:
             new_map = self._add(K.MAP, part.after)
             self._link(node.source, WindowedChain(modules, part.shapes), new_map)
             run_list.insert(run_list.index(n), new_map)
+            # With the layers of the network themselves, not with their copies.
+            counted_up_to = tuple(node.chain.modules[: num_before + 1])
+            self.maps.append(CountingMap(new_map, node.source, counted_up_to))
 
 
-def new_biases(link: Link, counted: set) -> list[bool]:
-    """Return which layers of a link add a bias that no link to its target has counted.
+def ways_to_target(link: Link) -> list[tuple[str, ...]]:
+    """Return for each layer of a link by which way its bias reaches the link's target.
 
-    Where the senders A and B lead to the layer C, and C to a node, there are two links
-    to that node, A C and B C. But C adds its bias to their sum once. So a bias counts
-    once for each way from its layer to the node. If C also leads there by a layer D,
-    that is a second way, and its bias arrives a second time.
-
-    Parameters
-    ----------
-    link : Link
-        The link.
-    counted : set of tuple of str
-        The ways whose biases count already: names of nodes from the layer on. Those of
-        this link are added.
-
-    Returns
-    -------
-    list of bool
-        Of each layer of ``link.chain``: whether its bias counts with this link.
+    That is the names of the nodes from the layer on, for the layers of
+    ``link.through``. Where the senders A and B lead to the layer C, and C to a node,
+    there are two links to that node, A C and B C. But C adds its bias to their sum
+    once: its way, (C,), is the same in both links. If C also leads there by a layer D,
+    that is a second way, (C, D), and its bias arrives a second time.
     """
-    ways = [link.path[link.path.index(name) :] for name in link.through]
+    return [link.path[link.path.index(name) :] for name in link.through]
+
+
+def which_biases_count(link: Link, counted: set) -> list[bool]:
+    """Return of each layer of ``link.chain`` whether its bias counts with this link.
+
+    It does if no other link has counted it, that is, if its way (see `ways_to_target`)
+    is not in ``counted``, the set of ways whose biases count already.
+    """
+    ways = ways_to_target(link)
     is_new = [way not in counted for way in ways]
-    counted.update(ways)
     # Behind them may lie layers that this file has added, such as scales: no bias.
     num_added = len(link.chain.modules) - len(ways)
     return is_new + [False] * num_added
@@ -614,10 +685,8 @@ def input_gain(constants: Constants) -> torch.Tensor:
     return gain
 
 
-def scaled_links(links: list, gain: torch.Tensor, node: LayoutNode) -> list:
-    """Return links whose chains multiply by this gain of the neurons of a node, too."""
-    if gain.numel() > 1:
-        gain = gain.expand(node.natural).reshape(node.shape)
+def scaled_links(links: list, gain: torch.Tensor) -> list:
+    """Return links whose chains also multiply by a gain: one value, or (C, H, W)."""
     if (gain == 1).all():
         return links
     return [link._replace(chain=link.chain.scaled(gain)) for link in links]
@@ -642,8 +711,48 @@ def has_form(module: nn.Module) -> bool:
     return type(module) in NEURONS or is_known_layer(module)
 
 
+def refuse_unknown_neurons(name: str, neuron: SpikingNeuron, constants: Constants) -> None:
+    """Raise ModelError if the kernel does not have such neurons.
+
+    Parameters
+    ----------
+    name : str
+        Name of their node in the graph, for the message.
+    neuron : SpikingNeuron
+        The neurons.
+    constants : Constants
+        Theirs, of a NIR file.
+    """
+    unknown = set(constants._fields) - KNOWN_CONSTANTS
+    if unknown:  # else C would run the neuron without it
+        raise ModelError(
+            f"node {name!r} has the constant {min(unknown)}, which C does not know: it runs dense"
+        )
+    reason = why_not_run(neuron, constants)
+    if reason:
+        raise ModelError(f"node {name!r} {reason}: it runs dense")
+
+
+def when_reset(neuron: SpikingNeuron) -> int:
+    """Return when the kernel resets a neuron that has spiked: K.RESET_NOW and others.
+
+    NOW is with the spike, as the network's own neurons are. Neurons as other simulators
+    have them (AsElsewhere) are reset in the next timestep, after what arrives then, if
+    they ``subtracts`` their threshold or lose the ``whole`` of V; else never.
+    """
+    if not isinstance(neuron, AsElsewhere):
+        return K.RESET_NOW
+    if neuron.subtracts or neuron.whole:
+        return K.RESET_NEXT_STEP
+    return K.RESET_NEVER
+
+
 def why_not_run(neuron: SpikingNeuron, constants: Constants) -> str | None:
     """Return what of neurons the kernel does not run, or None if it runs them.
+
+    In a timestep the kernel looks only at those places that something has reached. It
+    takes it that V everywhere else neither spikes nor is sent. A bias, such as a
+    constant ``drive``, reaches all neurons in each timestep.
 
     Parameters
     ----------
@@ -651,20 +760,32 @@ def why_not_run(neuron: SpikingNeuron, constants: Constants) -> str | None:
         The neurons.
     constants : Constants
         Theirs, of a NIR file.
+
+    Returns
+    -------
+    str or None
+        What goes on behind the name of the node in a message.
     """
     theta = neuron.threshold
-    rest = tensor_of(neuron.rest)
+    rest = tensor_of(neuron.rest)  # V before the first timestep
     if isinstance(neuron, AsElsewhere):
         reason = why_not_run_elsewhere(neuron, rest)
         if reason:
             return reason
+    # V = 0 is above such a threshold. So a neuron may spike in its first timestep,
+    # before anything, a bias included, has reached it.
     if neuron.update is delayed and (theta < 0).any():
         return "fires before it is charged, and has thresholds below 0"
+    # Neurons without a threshold send V in each timestep, but the kernel only that of
+    # places that were reached. For that, each neuron has to have a drive.
     is_driven = bool(tensor_of(constants.drive).all())
     if not neuron.fires and rest.any() and not is_driven:
         return "sends V, which does not begin at 0"
+    # A node has one K.START for all its neurons.
     if constants.start is not None and (rest != rest.flatten()[0]).any():
         return "has neurons that begin at potentials of their own"
+    # V is raised to its floor, -floor theta, where the kernel looks. If that is not
+    # below 0, it has to be raised elsewhere, too.
     if neuron.floor is not None and (theta <= 0).any():
         return "has a floor, and thresholds of 0 or below"
     return None
@@ -675,10 +796,13 @@ def why_not_run_elsewhere(neuron: AsElsewhere, rest: torch.Tensor) -> str | None
 
     rest: V before the first timestep.
     """
-    if neuron.several:
+    if neuron.several:  # in the kernel a spike is one bit
         return "sends several spikes in a timestep, as in sinabs"
     if neuron.subtracts and not neuron.reset_delay:
         return "subtracts its threshold as snnTorch does with reset_delay=False"
+    # Such neurons are reset for having been above theta a timestep ago. The kernel
+    # takes the spikes of that timestep for it. That differs where V is above theta
+    # without a spike: before the first timestep.
     theta = neuron.threshold
     is_reset_late = neuron.subtracts or neuron.whole
     if is_reset_late and ((rest > theta).any() or (theta <= 0).any()):
@@ -723,6 +847,7 @@ def lay_out(model, compact: bool = False, counting: bool = False) -> Tables:
             f"not {num_weights:,}"
         )
     nodes = nodes_of(layout)
+    # Both also write into `nodes` where the constants, or weights, of each node begin.
     constants = constants_of(model, layout, nodes)
     weights, places = weights_of(layout, nodes)
     header = {
@@ -755,51 +880,72 @@ def lay_out(model, compact: bool = False, counting: bool = False) -> Tables:
 
 
 def nodes_of(layout: Layout) -> np.ndarray:
-    """Return the nodes of the tables, but for where weights and constants begin."""
+    """Return the nodes of the tables, without where their weights and constants begin.
+
+    Parameters
+    ----------
+    layout : Layout
+        The nodes.
+
+    Returns
+    -------
+    ndarray of NODE, shape (N,)
+        NetworkNode of network.h. The fields ``first_...`` are 0: `weights_of` and
+        `constants_of` fill them in.
+    """
     nodes = np.zeros(len(layout.nodes), NODE)
     for node, fields in zip(layout.nodes, nodes, strict=True):
+        # `fields` is a view of one row: what is set in it is set in `nodes`.
         for name in COPIED_FIELDS:
             fields[name] = getattr(node, name)
-        if node.link is not None:
+        if node.link is not None:  # of a node without a link nobody reads the field
             fields["link"] = node.link
         fields["channels"], fields["height"], fields["width"] = node.shape
     return nodes
 
 
 def weights_of(layout: Layout, nodes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Fold the weights of all links.
+    """Fold the weights of all links, and note in the tables where those of each begin.
 
     Parameters
     ----------
     layout : Layout
         The nodes.
     nodes : ndarray of NODE
-        The same nodes in the tables: ``first_weight`` and ``first_place`` are filled
-        in.
+        The same nodes in the tables, which are changed: ``first_weight`` and
+        ``first_place`` get the positions in the two arrays at which a node's link
+        begins.
 
     Returns
     -------
     weights : ndarray of float32, or of int8 in whole numbers
-        Of each link from a line of the cache on.
+        Link after link, with zeros in between: each begins at a multiple of LINE (64)
+        weights. At the end lie SPARE zeros, since the kernel reads a little beyond the
+        last weight. In whole numbers -127 to 127 each, which guests/quantize.py takes
+        care of.
     places : ndarray of int32
-        Where the windows of each link lie.
+        Of each PLACED link: of each row and each column of its source three numbers,
+        which say where its windows lie; see `WindowedChain.places`.
     """
     dtype = np.int8 if layout.whole else np.float32
     weights = []
-    places = [np.zeros(0, np.int32)]
+    places = [np.zeros(0, np.int32)]  # so that there is an array without such links, too
     num_weights = 0
     num_places = 0
     for node, fields in zip(layout.nodes, nodes, strict=True):
         if node.link is None:
             continue
-        fields["first_weight"] = num_weights
+        fields["first_weight"] = num_weights  # `fields` is a view of a row of `nodes`
         fields["first_place"] = num_places
         if node.link == K.PLACED:
+            # Windows of weights. Average pools before the source may have added up
+            # without dividing: its factor makes up for that.
             factor = np.float32(layout.nodes[node.source].factor)
             values = (node.chain.folded_weights().ravel() * factor).astype(dtype)
             places.append(node.chain.places.ravel())
             num_places += places[-1].size
         else:
+            # SAME: each neuron gets what that at its place sends, times this number.
             values = np.array([1 if node.chain is None else node.chain.factor], dtype)
         padding = np.zeros(-values.size % LINE, dtype)
         weights += [values, padding]

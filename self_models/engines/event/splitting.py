@@ -39,6 +39,14 @@ class Split:
 def fewest_weights(chain: WindowedChain, is_whole: bool) -> list[int]:
     """Find where to split a chain, so that its links have the fewest weights.
 
+    Between two parts stands a relay, a node that adds up what reaches it and passes on
+    the sums. Of two splits with equally many weights the one with fewer parts is taken,
+    and of those the one whose first part is shorter.
+
+    Average pools of 2 x 2 places in front of a relay have no weights: the relay adds
+    up what they take in, and its link onwards has the weights divided by 4. In front
+    of the last node, which is no relay, pools need weights like other layers.
+
     Parameters
     ----------
     chain : WindowedChain
@@ -61,7 +69,8 @@ def fewest_weights(chain: WindowedChain, is_whole: bool) -> list[int]:
     for i in reversed(range(len(modules))):
         candidates = []
         for j in range(i + 1, len(modules) + 1):
-            # Pools before a relay add up in place, without weights.
+            # Layers i to j - 1 are one part, with a relay behind it unless it ends the
+            # chain.
             adds_up = j < len(modules) and all(is_halving(module) for module in modules[i:j])
             if is_whole and j > i + 1 and not adds_up:
                 continue

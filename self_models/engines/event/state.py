@@ -295,7 +295,10 @@ class KernelStream:
         return nodes
 
     def state_dict(self, forms: dict) -> dict[str, torch.Tensor]:
-        """Return what the next timestep needs.
+        """Return what the next timestep needs, under the names of the dense engine.
+
+        Both engines can go on from it. Potentials are brought up to date first, which
+        changes no result.
 
         Parameters
         ----------
@@ -306,11 +309,17 @@ class KernelStream:
         Returns
         -------
         dict of {str: Tensor of shape (B, ...)}
+            Of each pixel "image", "readout_sum" (the sum R from which the prediction
+            follows), "is_open" and "predicted". "explained", the prediction that is
+            taken away from what is sent, if the gate sends prediction errors and has
+            begun to. "logits", and ``membranes.LAYER``, the potentials of each layer.
         """
-        self.settle()
+        self.settle()  # before potentials are read
         arrays = {}
         for name in PIXEL_ARRAYS:
             arrays[name] = [state.pixels(name) for state in self.states]
+        # The gate begins to subtract predictions after the first timestep. All images
+        # have taken equally many, so what holds for one holds for all.
         subtracts = any(state.struct.subtracts_prediction for state in self.states)
         if self.settings.residual and subtracts:
             arrays["explained"] = [state.pixels("prediction") for state in self.states]
@@ -319,7 +328,9 @@ class KernelStream:
         tensors = {}
         for name, values in arrays.items():
             shape, dtype = forms[name]
-            tensor = in_space(torch.from_numpy(np.stack(values)), shape).contiguous()
+            # np.stack() copies, so nothing here is the memory of a state.
+            rows = torch.from_numpy(np.stack(values))  # (B, H * W * C)
+            tensor = in_space(rows, shape).contiguous()  # (B, C, H, W), or (B, N)
             tensors[name] = tensor.to(dtype)
         return tensors
 
@@ -343,15 +354,34 @@ class KernelStream:
         self.settle()
 
     def _load_state(self, state, rows, b, steps, subtracts_prediction):
-        """Fill one state from row b of each array in `rows`."""
+        """Fill one state of the kernel, as if it had taken timesteps already.
+
+        Parameters
+        ----------
+        state : KernelState
+            The state, which is changed.
+        rows : dict of {str: ndarray of shape (B, N)}
+            By the names of `state_dict`, in the kernel's order of neurons. What is not
+            there, stays as it is.
+        b : int
+            Row of these arrays: number of the image.
+        steps : int
+            Timesteps that it has taken.
+        subtracts_prediction : bool
+            Whether its gate takes the prediction away from what is sent.
+        """
         library = self.pool.library
         state.pixels("is_open")[:] = 1  # as at the beginning of a run
         state.pixels("predicted")[:] = 0
         state.struct.steps = steps
-        state.struct.begun = 1
+        state.struct.begun = 1  # an image has been shown
+        # The kernel leaves out checks of bounds that no potential reaches in the first
+        # timesteps from rest. That has not been shown for potentials that are given.
         state.struct.unproven = 1
         state.struct.subtracts_prediction = subtracts_prediction
-        # The potentials that are filled in next have had the leak of these timesteps.
+        # The kernel applies leaks late, and notes how many timesteps' leaks each place
+        # has had. This notes `steps` for all: the potentials that are filled in next
+        # have had them. So it comes behind `steps`, and before these.
         library.network_settle(state.address)
         for name, n in self._potential_nodes().items():
             if name in rows:
@@ -359,4 +389,6 @@ class KernelStream:
         for name in PIXEL_ARRAYS:
             if name in rows:
                 state.pixels(name)[:] = rows[name][b]
+        # Last, since it lets the kernel look at all neurons and pixels anew, and make
+        # the prediction of the read-out's sum.
         library.network_set(state.address, ctypes.byref(self.settings))

@@ -111,6 +111,24 @@ class BlockParts(NamedTuple):
     names: bytes
 
 
+class CountingMap(NamedTuple):
+    """A node that counts how often something reaches each neuron of a layer's input.
+
+    Attributes
+    ----------
+    node : int
+        Its number.
+    source : int
+        Number of the node whose spikes pass through the layers.
+    modules : tuple of nn.Module
+        The layers behind the source, up to that whose inputs are counted, the last one.
+    """
+
+    node: int
+    source: int
+    modules: tuple
+
+
 class Tables(NamedTuple):
     """A network as the kernel reads it; see NetworkTables and NetworkNode in network.h.
 
@@ -136,8 +154,8 @@ class Tables(NamedTuple):
         Node -> the linear layers whose windows of weights lead to it.
     numbers : dict of {str: int}
         Name in the graph -> node.
-    maps : int
-        The first node that is a map for counting. Maps are the last nodes.
+    maps : list of CountingMap
+        The nodes that count for the operations of a run. Empty if nobody counts.
     places : ndarray of int32
         Of each row and column of a link's source: which set of weights it has, and
         where their window lies.
@@ -152,7 +170,7 @@ class Tables(NamedTuple):
     shapes: list
     chains: dict
     numbers: dict
-    maps: int
+    maps: list
     places: np.ndarray
 
     def parts(self, settings: Settings) -> BlockParts:
@@ -230,20 +248,27 @@ class Tables(NamedTuple):
         ModelError
             If network_open finds that they do not fit each other.
         """
-        # Any settings that network_open accepts; those of a run are given when it
-        # begins.
+        # A block holds settings, so here are some that network_open accepts. It refuses
+        # those of which `immediate` does not go with the order of the nodes. A run gets
+        # its own when it begins.
         settings = Settings(
             immediate=self.links_run_first(), timesteps=1, decoded_scale=1, logits_scale=1
         )
         block = self.block(settings)
+        # network_open fills in both of these. The settings are those of the block, and
+        # are not needed here.
         network = Network()
+        settings_of_block = Settings()
         reason = library.network_open(
-            block.ctypes.data, len(block), ctypes.byref(network), ctypes.byref(Settings())
+            block.ctypes.data,
+            len(block),
+            ctypes.byref(network),
+            ctypes.byref(settings_of_block),
         )
         if reason:
             what = f"the event engine's tables do not fit each other ({reason.decode()})"
             raise ModelError(f"{what}: use --engine dense, and report this")
-        network.held = block
+        network.held = block  # `network` has addresses in it
         return network
 
 
@@ -275,6 +300,13 @@ def part_forms(model) -> dict:
 def unknown_part(model) -> str | None:
     """Find what of a model's parts the kernel does not know.
 
+    Parts are the gate, the stopping rule, the read-out and the encoding. The kernel
+    knows one in two steps:
+
+    1. Its class, or function, is in `FORMS`: the kernel has code for it.
+    2. Its settings are among PART_SETTINGS and GATE_FLAGS, which are handed to the
+       kernel. A setting that is not must be at its default, in which the kernel runs.
+
     Parameters
     ----------
     model : VGG_SNN_STDB_wFeedback
@@ -283,9 +315,8 @@ def unknown_part(model) -> str | None:
     Returns
     -------
     str or None
-        Name and value of a setting: the first that names a part without a form, or else
-        the first of a part that the kernel does not know and that is not at its
-        default. None if the kernel knows all.
+        The first that fails, as the setting's name and value: "readout my_own" for step
+        1, "my_setting 0.5" for step 2. None if the kernel knows all.
     """
     for name, form in part_forms(model).items():
         if form not in FORMS[name]:
@@ -330,15 +361,22 @@ def settings_of(model) -> Settings:
     current = current_settings(model)
     forms = part_forms(model)
     whole = whole_form(model)
+    # 0 for settings that the model's parts do not have, and for those that are None:
+    # the kernel does not read them for such parts, or 0 turns them off.
     values = {name: current.get(name) or 0 for name in PART_SETTINGS}
     for name in ("rule", "readout", "encoding"):
         values[name] = FORMS[name][forms[name]]
-    values["dynamic"] = model.gate.reopens
-    values["per_pixel"] = bool(current.get("together"))
+    # Names of the kernel, which network.h explains, for what has another name here.
+    values["dynamic"] = model.gate.reopens  # whether blocked pixels may open again
+    values["per_pixel"] = bool(current.get("together"))  # channels are judged as one
     values["feedback"] = model.has_feedback
-    values["immediate"] = current["update"] != "delayed"
+    values["immediate"] = current["update"] != "delayed"  # "phased" charges first, too
+    # A phased network runs its T timesteps in each of its phases, one phase after the
+    # other. So until it answers, its latency, there are several times T. In others both
+    # are the same.
     values["timesteps"] = model.latency
     values["phase_steps"] = model.timesteps if model.timing.is_phased else 0
+    # What 1 in whole numbers is worth: in the decoder's output, and in a logit.
     values["decoded_scale"] = whole.decoded_unit if whole else 1
     values["logits_scale"] = whole.output.unit if whole else 1
     for name, value in values.items():

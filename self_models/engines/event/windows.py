@@ -27,8 +27,8 @@ from self_models.layers.scale import Scale
 from self_models.runtime.chains import AxisReach, Chain, places_reached
 
 AT_ONCE = 2**22  # numbers of a window's signal while it is folded, in float64
-ROWS = 1  # axes of a shape (C, H, W)
-COLUMNS = 2
+ROWS = -2  # axes of a shape (C, H, W)
+COLUMNS = -1
 
 
 class Span(NamedTuple):
@@ -41,6 +41,25 @@ class Span(NamedTuple):
     def as_slice(self) -> slice:
         """The slice that cuts them out of an axis."""
         return slice(self.first, self.first + self.count)
+
+
+class PlaceNumbers(NamedTuple):
+    """What the kernel knows of a row, or column, of the source of a chain.
+
+    Attributes
+    ----------
+    set_share : int
+        What it adds to the number of a place's set of weights. -1 if its spikes reach
+        nothing.
+    corner : int
+        First row, or column, of its window in the target. It may lie beyond the border.
+    skipped : int
+        How many rows, or columns, of the window, from the corner on, have no weights.
+    """
+
+    set_share: int
+    corner: int
+    skipped: int
 
 
 class AxisSets(NamedTuple):
@@ -175,52 +194,82 @@ class WindowedChain(Chain):
         return [self._route(column, COLUMNS) for column in range(self.before[COLUMNS])]
 
     def _route(self, place, axis):
-        """Follow the spikes of one row, or column, through the chain.
+        """Find which rows the spikes of one row reach behind each layer of the chain.
 
-        Take a convolution of 3 x 3 with padding 1, and two of them in a row, on 8 rows.
-        Row 4 has the route (4,), (3, 4, 5), (2, 3, 4, 5, 6). Row 0 has (0,), (0, 1),
-        (-1, 0, 1, 2): what lies above the border is cut off behind the first layer,
-        where it would reach the second one, but not at the end.
+        The same goes for columns. That is the *route* of the row. Take a convolution of
+        3 x 3 with padding 1, and two of them in a row, on 8 rows. Row 4 has the route
+        (4,), (3, 4, 5), (2, 3, 4, 5, 6). Row 0 has (0,), (0, 1), (-1, 0, 1, 2).
+
+        Behind a layer, what lies beyond the border of its output is cut off, since the
+        next layer does not get it: row -1 behind the first convolution. Behind the last
+        layer that moves signals nothing is cut off: row -1 behind the second one. Only
+        scales follow, which treat all places alike, and the kernel itself leaves out
+        what is beyond the border of the target. So rows near that border have the same
+        weights as those further inside.
 
         Parameters
         ----------
         place : int
-            Number of the row, or column.
+            Number of the row, or column, before the first layer.
         axis : int
-            ROWS or COLUMNS.
+            ROWS or COLUMNS: the axis of ``self.shapes``, which are (C, H, W).
 
         Returns
         -------
         tuple of Span, or None
             What is reached before the first layer, which is the place itself, and
-            behind each layer. None if nothing is.
+            behind each layer: one Span more than there are layers. None if the spikes
+            reach nothing within the border.
         """
         places = np.array([place])
         route = [Span(place, 1)]
+        # From this layer on nothing is cut off. -1: no layer moves anything, so nothing
+        # can stick out, or a scale behind differs from place to place: then all is cut.
+        first_uncut = self.last_moving if self.last_moving >= 0 else len(self.modules)
         for n, module in enumerate(self.modules):
-            places = places_reached(module, places, axis - 3)
+            places = places_reached(module, places, axis)
             inside = places[(places >= 0) & (places < self.shapes[n + 1][axis])]
             if not len(inside):
                 return None
-            may_stick_out = 0 <= self.last_moving <= n
-            if not may_stick_out:
+            if n < first_uncut:
                 places = inside
             # A dilated kernel leaves gaps. The Span has them, too, with weights of 0.
             route.append(Span(int(places[0]), int(places[-1] - places[0] + 1)))
         return tuple(route)
 
     def _route_kind(self, route, axis):
-        """Return what is equal for two routes just if they have one set of weights.
+        """Return a key that two routes share if and only if they have the same weights.
 
-        For example, row 4 of a convolution of 3 x 3 with padding 1 reaches the rows 3
-        to 5, and row 5 the rows 4 to 6. Both have the kind ((-1, 1, 3),): 3 rows, from
-        one before their own on.
+        Then their rows have one *set* of weights, which is folded and stored once. For
+        example, row 4 of a convolution of 3 x 3 with padding 1 reaches the rows 3 to 5,
+        and row 5 the rows 4 to 6. Both have the kind ((-1, 1, 3),): from 1 input on 3
+        outputs, from one before its own number on. Row 0 has that kind, too, if
+        its row -1 was not cut off, else ((0, 1, 2),).
+
+        Parameters
+        ----------
+        route : tuple of Span
+            Which rows, or columns, are reached before the first layer and behind each
+            layer; see `_route`.
+        axis : int
+            ROWS or COLUMNS.
+
+        Returns
+        -------
+        tuple
+            An entry for each layer whose weights depend on the place.
         """
         kind = []
         for n, (before, after) in enumerate(pairwise(route)):
             module = self.modules[n]
             if hasattr(module, "kernel_size"):
-                step = AxisReach.along(module, axis - 3)
+                # A kernel moves along with the place. So it does not matter which
+                # inputs and outputs these are, only how many, and which weight of the
+                # kernel leads from the first input to the first output. That follows
+                # from their offset: a convolution's output j begins at the input
+                # j * stride - padding, and a transposed one's input i at the output
+                # i * stride - padding. The padding is the same for all places.
+                step = AxisReach.along(module, axis)
                 if step.transposed:
                     offset = after.first - before.first * step.stride
                 else:
@@ -229,7 +278,9 @@ class WindowedChain(Chain):
                     offset = None  # all places of a pool's window have one weight
                 kind.append((offset, before.count, after.count))
             elif isinstance(module, nn.Linear) or self.varies[n]:
-                kind.append(before)  # each place has weights of its own
+                # Each input has weights of its own, or a scale: it does matter which.
+                kind.append(before)
+            # A scale that does not vary is the same everywhere: no entry.
         return tuple(kind)
 
     @functools.cached_property
@@ -294,63 +345,81 @@ class WindowedChain(Chain):
         Returns
         -------
         ndarray of int32, shape (H + W, 3)
-            SET, CORNER and SKIPPED of network.h: what a row, or column, adds to the
-            number of the set of weights (-1: it reaches nothing); the first row of the
-            window; how many rows of the window, from its first on, have no weights.
+            The `PlaceNumbers` of each, which are SET, CORNER and SKIPPED of network.h.
         """
         num_column_sets = len(self.column_sets.examples)
-        rows = self._axis_places(self.row_routes, self.row_sets, num_column_sets)
-        columns = self._axis_places(self.column_routes, self.column_sets, 1)
+        rows = self._numbers_along_axis(self.row_routes, self.row_sets, num_column_sets)
+        columns = self._numbers_along_axis(self.column_routes, self.column_sets, 1)
         return np.array([*rows, *columns], np.int32)
 
-    def _axis_places(self, routes, sets, stride):
-        """Return the part of `places` of one axis.
+    def _numbers_along_axis(self, routes, sets, stride):
+        """Return the PlaceNumbers of all rows, or of all columns, of the source.
 
-        A window that was cut off lies in the last rows of `side` rows. So if side is 3,
-        and the window has the rows 0 and 1, its corner is row -1, and 1 row is skipped.
+        A spike at a place, a row and a column, adds a window of weights to the target:
+        `side` x `side` places from a corner on. Many places share a *set* of weights.
+        With 2 sets of rows and 3 of columns, a place has the set
+
+            3 * (set of its row) + (set of its column)
+
+        of which its row gives the first part, with the stride 3, and its column the
+        second, with the stride 1.
+
+        Windows that a border in between has cut off have fewer rows than `side`. Cut
+        off at whichever border, their weights lie in the last rows of the window, and
+        its first ones are skipped. Take a window of side 3, of which the rows 0 and 1
+        are left. Its corner is row -1, and 1 row is skipped. If it has set 1 of the
+        rows, its numbers are (3, -1, 1).
 
         Parameters
         ----------
         routes : list of tuple of Span, or None
-            Of each row, or column.
+            Of each row, or column: what its spikes reach before the first layer and
+            behind each one, so at last its window; see `_route`. None: nothing.
         sets : AxisSets
-            The sets of these rows, or columns.
+            Which sets these rows, or columns, have.
         stride : int
-            What a set counts in the number of a place's set of weights. With 2 sets of
-            rows and 3 of columns, that is 3 * (set of its row) + (set of its column):
-            the strides are 3 and 1.
+            By what the number of a set is multiplied, as above.
 
         Returns
         -------
-        list of (int, int, int)
-            Set times stride, or -1; corner; rows to skip.
+        list of PlaceNumbers
+            One for each route.
         """
-        places = []
-        for route, number in zip(routes, sets.numbers.tolist(), strict=True):
+        numbers = []
+        for route, set_number in zip(routes, sets.numbers.tolist(), strict=True):
             if route is None:
-                places.append((-1, 0, 0))
+                numbers.append(PlaceNumbers(set_share=-1, corner=0, skipped=0))
                 continue
-            window = route[-1]
-            corner = window.first + window.count - self.side
-            skipped = self.side - window.count
-            # Where no row reaches anything, or no column, there are no sets at all.
-            set_share = number * stride if self.num_sets else -1
-            places.append((set_share, corner, skipped))
-        return places
+            window = route[-1]  # rows of the target, as far as they have weights
+            end = window.first + window.count
+            numbers.append(
+                PlaceNumbers(
+                    # A row reaches nothing, too, if no column reaches anything. Then
+                    # there is no set of any place.
+                    set_share=set_number * stride if self.num_sets else -1,
+                    corner=end - self.side,
+                    skipped=self.side - window.count,
+                )
+            )
+        return numbers
 
     @property
     def max_windows(self) -> int:
-        """Most spikes of one timestep that the kernel adds to one place together.
+        """Most spikes of one timestep that the kernel adds to one window together.
 
-        It visits places row by row, and adds up those whose windows lie at the same
-        place.
+        It visits the places of the source row by row, and adds up the weights of
+        neighbours whose windows have the same corner. Behind a pool of 2 x 2, for
+        example, these are two places of a row, with a spike of each channel at most.
         """
-        rows, columns = np.split(self.places[:, 1:], [self.before[ROWS]])
-        row_counts = Counter(map(tuple, rows.tolist()))
-        column_counts = Counter(map(tuple, columns.tolist()))
-        # Spikes of several rows come one after the other only if all columns are alike.
+        num_channels, num_rows, _ = self.before
+        # Of each row, and then of each column, (corner, rows to skip).
+        windows = [tuple(numbers) for numbers in self.places[:, 1:].tolist()]
+        row_counts = Counter(windows[:num_rows])
+        column_counts = Counter(windows[num_rows:])
+        # After the last place of a row comes the first one of the next. So places of
+        # several rows are neighbours only if a whole row has one window.
         rows_together = max(row_counts.values()) if len(column_counts) == 1 else 1
-        return self.before[0] * max(column_counts.values()) * rows_together
+        return num_channels * max(column_counts.values()) * rows_together
 
     # --- weights
 
@@ -358,6 +427,11 @@ class WindowedChain(Chain):
     @torch.no_grad()
     def folded_weights(self) -> np.ndarray:
         """Fold the weights of all layers into windows.
+
+        A window is what a spike adds to the target. Source places of one *set* have the
+        same weights, so they are folded at one place of each set, its example. Rows and
+        columns are looked at apart: with 2 sets of rows and 3 of columns there are 6
+        sets, and i of a row and j of a column make set 3 i + j.
 
         Returns
         -------
@@ -372,6 +446,7 @@ class WindowedChain(Chain):
             (len(row_examples), len(column_examples), num_channels, self.side, self.row_size),
             np.float32,
         )
+        # So many channels at once that no signal takes more than AT_ONCE numbers.
         largest = max(shape[0] * self.side**2 for shape in self.shapes)
         for channels in torch.arange(num_channels).split(max(1, AT_ONCE // largest)):
             part = slice(channels[0], channels[-1] + 1)
@@ -382,11 +457,13 @@ class WindowedChain(Chain):
         return folded.reshape(-1, *folded.shape[2:])
 
     def _window_rows(self, row, column, channels):
-        """Fold the windows of one source place.
+        """Fold the windows of one source place: what its spikes add to the target.
 
         A spike of each channel goes through all layers, in float64. Of the signal
-        behind a layer only the rows and columns are computed that it reaches, which the
-        routes of row and column say. What comes out of the last layer is the window.
+        behind a layer only those rows and columns are computed that it reaches. They
+        are the Spans of two routes: element 0 of a route is the row, or column, of the
+        source itself, and element n + 1 is what is reached behind layer n. What comes
+        out of the last layer is the window.
 
         Parameters
         ----------
@@ -412,9 +489,10 @@ class WindowedChain(Chain):
             after = (row_route[n + 1], column_route[n + 1])
             signal = self._apply_layer(n, signal, before, after)
 
-        # All windows have side x side places. One that was cut off has fewer, height x
-        # width. It lies in the last rows and columns, and the first ones stay 0: the
-        # kernel skips them, by what `places` says.
+        # All windows have side x side places. One that a border has cut off has fewer,
+        # height x width. Those lie in the last rows and columns, at whichever border
+        # it was, and the first ones stay 0. _numbers_along_axis() tells the kernel the
+        # same: how many to skip, and a corner that is so much further up and left.
         height, width = signal.shape[2:]
         first_row = self.side - height
         first_column = self.side - width
@@ -429,7 +507,7 @@ class WindowedChain(Chain):
         return bool((scale != scale[:, :1, :1]).any())
 
     def _scale(self, n):
-        """Return the scale of layer n as float64 (C, H, W)."""
+        """Return the scale of layer n, a Scale, for each neuron: float64 (C, H, W)."""
         scale = self.modules[n].scale.detach().double()
         shape = self.shapes[n]
         if scale.numel() == prod(shape):
@@ -442,14 +520,17 @@ class WindowedChain(Chain):
         Parameters
         ----------
         n : int
-            Number of the layer.
+            Number of the layer: a Linear layer, a Scale, a convolution, a transposed
+            one or an average pool.
         signal : Tensor of float64, shape (B, C, h, w)
             Some rows and columns of its input. The input is 0 elsewhere.
         before : (Span, Span)
             Which rows and columns of the input these are.
         after : (Span, Span)
-            Which rows and columns of the output are wanted. Some may lie beyond its
-            border, where the layer is taken to go on.
+            Which rows and columns of the output are wanted. Of convolutions and pools
+            some may lie beyond the border of the output: these are computed as if the
+            output had no border there. A Linear layer has one place, and a Scale leaves
+            all where they are, so of them ``after`` says nothing new.
 
         Returns
         -------
@@ -465,9 +546,11 @@ class WindowedChain(Chain):
             return (signal.flatten(1) @ weight.flatten(1).T)[..., None, None]
         if isinstance(module, Scale):
             scale = self._scale(n)
-            if self.varies[n]:
+            if self.varies[n]:  # between places: then no route goes beyond the border
                 return signal * scale[:, rows, columns]
-            # One for each channel, since rows and columns may lie beyond the border.
+            # Rows and columns may lie beyond the border, where `scale` has no numbers.
+            # It is the same at all places of a channel, so the first place stands for
+            # all of them.
             return signal * scale[:, :1, :1]
         return convolve_part(module, signal, before, after)
 
@@ -477,10 +560,16 @@ def convolve_part(
 ) -> torch.Tensor:
     """Apply a convolution, a transposed one or a pool to a part of its input.
 
+    The padding of the layer itself is not used. Instead, a convolution's input gets
+    just so many zeros around it that the output has the rows and columns that are
+    wanted. A transposed convolution gives all that its input reaches, and zeros are
+    added to that, or some of it is cut off.
+
     Parameters
     ----------
     module : nn.Module
-        The layer. Its bias is left out.
+        The layer: a Conv1d, Conv2d, ConvTranspose2d or an average pool, which counts
+        its padding in what it divides by. Its bias is left out.
     signal : Tensor of float64, shape (B, C, h, w)
         Some rows and columns of its input. The input is 0 elsewhere.
     before, after : (Span, Span)
@@ -504,13 +593,15 @@ def convolve_part(
         groups = signal.shape[1]
         divisor = module.divisor_override or prod(kernel_size)
         weight = torch.full((groups, 1, *kernel_size), 1 / divisor, dtype=torch.float64)
+    # Of each axis [before the first place, behind the last one]; below 0: cut off.
     row_padding = padding_along(steps[0], before[0], after[0])
     column_padding = padding_along(steps[1], before[1], after[1])
     padding = column_padding + row_padding  # F.pad takes the last axis first
     if steps[0].transposed:
         output = F.conv_transpose2d(signal, weight, None, stride, groups=groups, dilation=dilation)
         return F.pad(output, padding)
-    return F.conv2d(F.pad(signal, padding), weight, None, stride, 0, dilation, groups)
+    padded = F.pad(signal, padding)
+    return F.conv2d(padded, weight, None, stride, padding=0, dilation=dilation, groups=groups)
 
 
 def padding_along(step: AxisReach, before: Span, after: Span) -> list[int]:
