@@ -15,7 +15,7 @@ import pytest
 from conftest import REPOSITORY
 
 import results
-from benchmarks.findings import moving
+from benchmarks.findings import moving, video_summary
 from harness.measuring.comparing import FIGURES, UNCERTAIN, difference, spread, written
 
 FOLDER = REPOSITORY / "results"
@@ -107,6 +107,13 @@ NOT_MADE = {
         "our limit of 0.3 points": "the same",
         "in 95 % of cases, at epsilon 0.1.": "a definition",
         "Our run of this seed had 13.7 and 57.8.": "the command above it",
+        "blocks of 8 x 8 pixels": "Motion.sides",
+        "wrong by less than 0.1 of": "EPSILON of video.py",
+        "± 95 % interval of the mean over": "a definition",
+        "blocks of 4 to 16 pixels": "RUNGS of guests/link/arms.py",
+        "CC BY 4.0": "a licence",
+        "at 160 nJ or more": "notebook/moving.md, prices of links",
+        "win by 2 to 15 %": "a trial outside of the repository: notebook/video.md",
     },
 }
 
@@ -567,6 +574,93 @@ def test_the_notebook_has_every_row_of_motion():
     assert sentence in " ".join(page.split())
 
 
+# --- films
+
+
+def films():
+    """Return the rows of the table of films."""
+    return video_summary.rows_with(records("video.jsonl"), part="table")
+
+
+def film_ratios(arm, other):
+    """Return for each film how many times the events of an arm are those of another."""
+    return list(video_summary.ratio_over_clips(films(), arm, other).values())
+
+
+def film_range(arm, form):
+    """Say how many times fewer events an arm sends than send-on-delta does."""
+    ratios = film_ratios(("send-on-delta", None, None), arm)
+    return f"{min(ratios):{form}} to {max(ratios):{form}} times"
+
+
+def over_films(arm, other, before=""):
+    """Say a ratio over films, with its interval in brackets."""
+    ratio, low, high = video_summary.geometric_interval(film_ratios(arm, other))
+    return f"{ratio:.2f}{before} ({low:.2f} to {high:.2f}"
+
+
+def film_prices(place):
+    """Say from which prices of an event on block matching pays, in nJ."""
+    prices = []
+    for clip in video_summary.clips_of(films()):
+        own = video_summary.arm_rows(films(), clip, ("matching", place, "held"))
+        other = video_summary.arm_rows(films(), clip, ("send-on-delta", None, None))
+        prices.append(float(video_summary.price_cell(own, other)))
+    return prices
+
+
+def films_in_readme() -> Sentences:
+    """Say what README says of films."""
+    yield f"needs {film_range(('matching', 'receiver', 'held'), '.1f')} fewer events"
+    yield f"and {film_range(('matching', 'sender', 'held'), '.1f')} fewer if the sensor"
+
+
+def films_on_page() -> Sentences:
+    """Say what the page on motion says of films."""
+    yield from video_summary.short_table(films())
+    yield f"sends {film_range(('matching', 'receiver', 'held'), '.2f')} fewer events than"
+    yield f"sends {film_range(('matching', 'sender', 'held'), '.2f')} fewer, also"
+    yield f"as in a codec {film_range(('matching', 'sender', 'half pixels'), '.2f')}."
+    places = {}
+    for place in ("receiver", "sender"):
+        places[place] = (("matching", place, "held"), ("competition", place, "held"))
+    yield f"the ratio is {over_films(*places['sender'])}, 95 % over the five films)"
+    yield f"At the receiver it is {over_films(*places['receiver'])})"
+    without_race = (("coupling", "receiver", "held"), ("competition", "receiver", "held"))
+    ratio = over_films(*without_race, before=" times as many events")
+    yield f"the receiver sends {ratio})"
+    first = ("matching", "sender", "blocks of 8")
+    last = ("matching", "sender", "half pixels")
+    yield f"bring {over_films(first, last, before=' times fewer events')})"
+    at_sender = film_prices("sender")
+    at_receiver = film_prices("receiver")
+    yield (
+        f"is {min(at_sender):.1f} to {max(at_sender):.1f} nJ at the sender, "
+        f"and {min(at_receiver):.1f} to {max(at_receiver):.1f} nJ at the receiver"
+    )
+    assert max(at_sender) < 160
+    assert sum(price < 160 for price in at_receiver) == 4
+    nothing = ("send-on-delta", None, None)
+    yield f"is so wide: {over_films(nothing, ('matching', 'receiver', 'held'))})"
+
+
+@pytest.mark.parametrize(
+    "print_table",
+    [
+        video_summary.print_events,
+        video_summary.print_ratios,
+        video_summary.print_prices,
+        video_summary.print_inside,
+    ],
+)
+def test_the_notebook_has_every_table_of_films(print_table, capsys):
+    page = (REPOSITORY / "docs/notebook/video.md").read_text(encoding="utf-8")
+
+    print_table(films())
+
+    assert capsys.readouterr().out.strip() in page
+
+
 def sentences_on(page):
     """Read the words of a page, in one line."""
     text = (REPOSITORY / page).read_text(encoding="utf-8")
@@ -578,7 +672,7 @@ def sentences_on(page):
 
 # Page -> what makes its sentences. The order matters where two of them are alike.
 PAGES = {
-    "README.md": [results_in_readme, speeds_in_readme, motion_in_readme],
+    "README.md": [results_in_readme, speeds_in_readme, motion_in_readme, films_in_readme],
     "docs/explanation/findings.md": [
         corrections_in_findings,
         decoder_in_findings,
@@ -591,7 +685,7 @@ PAGES = {
         motion_in_findings,
         streams_in_findings,
     ],
-    "docs/explanation/motion.md": [black_and_white_on_page, grey_on_page],
+    "docs/explanation/motion.md": [black_and_white_on_page, grey_on_page, films_on_page],
 }
 
 
