@@ -40,6 +40,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 ROOMS = ("self_models/**/*.py", "harness/**/*.py", "*.py")
 NOT_ROOMS = ("setup.py", "results.py", "demo.py")  # they build or drive, and have no rules
 MOST_TESTS = 60  # of a fault, the quickest
+NO_TEST = "none"
 MOST_OF_ONE = 3  # of one test function, which may have hundreds of parameters
 SECONDS = 300  # after which a test run counts as one that noticed: it does not end any more
 
@@ -291,7 +292,8 @@ def reach(faults: list[Fault]) -> dict[str, list[str]]:
     tests = {str(number): set() for number in range(len(faults))}
     for line in lines:
         number, test = line.split("\t")
-        tests[number].add(test.rsplit(" (", 1)[0])  # without "(call)"
+        if test != NO_TEST:  # else it was called while tests were collected
+            tests[number].add(test.rsplit(" (", 1)[0])  # without "(call)"
     ordered = {}
     for number, found in tests.items():
         ordered[number] = sorted(found, key=lambda test: (seconds.get(test, 0.0), test))
@@ -306,7 +308,7 @@ def add_note(path: Path, fault: Fault, number: int, notes: Path) -> None:
     """
     note = (
         f'__import__("pathlib").Path({str(notes)!r}).open("a").write("{number}\\t"'
-        ' + __import__("os").environ.get("PYTEST_CURRENT_TEST", "none (call)") + "\\n")'
+        f' + __import__("os").environ.get("PYTEST_CURRENT_TEST", {NO_TEST!r}) + "\\n")'
     )
     lines = path.read_text().splitlines(keepends=True)
     first_line, last_line = fault.lines
