@@ -18,6 +18,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from energy import in_eight_bits
+from harness.drawing import plots
 from harness.measuring.comparing import difficulty_correlations
 from harness.measuring.tables import as_text
 from results import ledger_of
@@ -612,6 +613,28 @@ def test_a_convention_that_is_none_is_refused(tmp_path, text, instead, words):
     path.write_text(bad)
     with pytest.raises(ModelError, match=f"own.toml: {words}"):
         read_convention(path)
+
+
+def test_a_picture_of_energies_grows_with_the_networks(tmp_path, monkeypatch):
+    sizes = []
+
+    class SizeIsKnownError(Exception):
+        """What follows is not of interest here."""
+
+    def note_size(path, size, *_, **__):
+        sizes.append(size)
+        raise SizeIsKnownError
+
+    monkeypatch.setattr(plots, "chart", note_size)
+    prices = conventions()
+
+    for names in (["a"], ["a", "b", "c"]):
+        with pytest.raises(SizeIsKnownError):
+            plots.save_energies(tmp_path / "x.png", dict.fromkeys(names), prices)
+
+    # 4.2 inches for each convention; 1.6 for the head, and half an inch a network
+    assert sizes[0] == (4.2 * len(prices), pytest.approx(2.1))
+    assert sizes[1] == (4.2 * len(prices), pytest.approx(3.1))
 
 
 def test_the_tables_of_a_network_by_the_script(trained, tmp_path):

@@ -5,6 +5,7 @@ networks with feedback that see another frame in each timestep.
 """
 
 import importlib
+import itertools
 import os
 import re
 import shutil
@@ -1216,3 +1217,21 @@ def test_the_blocks_of_the_page_run(tmp_path, monkeypatch, number):
         assert output.spikes["input"].item() == 5 * np.prod(model.input_shape)
         if model.input_shape == (2, 34, 34):
             run_here(NIR, path, RECORDINGS, f"--limit 3 --dt {dt} --output_dir {tmp_path}")
+
+
+def test_recordings_per_second_are_of_the_time_that_the_model_took(monkeypatch):
+    """A clock that moves on by a second each time that somebody looks at it."""
+    script = importlib.import_module(NIR)
+    clock = itertools.count(100.0)
+    monkeypatch.setattr(script, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    monkeypatch.setattr(script, "costs", lambda *_: {})
+    answer = SimpleNamespace(logits=torch.tensor([[0.0, 1.0]]), spikes={})
+
+    figures, predicted = script.evaluate(
+        lambda batch, steps: answer, [None] * 4, [1, 1, 1, 0], steps=2, batch_size=1
+    )
+
+    assert predicted == [1, 1, 1, 1]
+    assert figures["seconds"] == 4.0  # a second for each of four batches
+    assert figures["recordings_per_second"] == 1.0
+    assert figures["accuracy"] == 0.75

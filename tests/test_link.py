@@ -36,6 +36,7 @@ from self_models.guests.link.learned import expected_cost, train_synapses
 from self_models.guests.link.matching import (
     Candidates,
     best_shifts,
+    block_sums,
     choose_shifts,
     match_costs,
 )
@@ -181,6 +182,15 @@ def test_a_cost_is_the_misses_and_0_6_of_the_differences():
     expected = torch.tensor([[1.33, 0.0], [0.0, 1.12]])
     assert torch.allclose(found.costs[0, :2, :2], expected)
     assert torch.allclose(found.at_side(8).costs[0, 0, 0], torch.tensor(2.45))
+
+
+def test_blocks_at_the_border_are_filled_up_with_zeros():
+    """A frame of 4 x 20 pixels becomes one of 16 x 32, of 4 x 8 small blocks."""
+    sums = block_sums(torch.ones(1, 4, 20))
+
+    assert sums.shape == (1, 4, 8)
+    assert sums[0, 0].tolist() == [16, 16, 16, 16, 16, 0, 0, 0]
+    assert sums[0, 1:].sum() == 0
 
 
 def test_of_equal_costs_the_shorter_shift_wins():

@@ -488,6 +488,20 @@ def test_lines_of_training(check_lines):
     check_lines(lines)
 
 
+@pytest.mark.parametrize(
+    ("hidden_spikes", "warns"),
+    [((0.0,), True), ((3.0, 0.0), True), ((3.0, 2.0, 0.0), True), ((3.0, 0.0, 2.0), False)],
+)
+def test_only_a_silent_last_hidden_layer_is_warned_of(hidden_spikes, warns):
+    spikes = {"input": 0.0, "features.1": 0.0}
+    for number, count in enumerate(hidden_spikes):
+        spikes[f"classifier.{number}"] = count
+
+    lines = list(log_lines.silent_outputs({"spikes": spikes}))
+
+    assert bool(lines) == warns
+
+
 def test_lines_of_an_evaluation(check_lines):
     check_lines(
         [

@@ -33,7 +33,7 @@ from harness.runs.run import Run, original_name
 from harness.runs.saving import write_whole
 from harness.training.epochs import training_batches
 from harness.training.evaluating import advance
-from harness.training.losses import Teacher
+from harness.training.losses import Teacher, classification_loss
 from harness.training.optimizers import (
     OPTIONAL,
     checked_optimizer,
@@ -126,6 +126,18 @@ def test_classification_loss_of_each_step_by_hand(kind, classification):
     # In an evaluation nobody says what counts: it is the last output.
     assert judged["classification"].item() == pytest.approx(log(4))
     assert judged["total"].item() == pytest.approx(log(4))
+
+
+def test_labels_are_not_smoothed_unless_it_is_asked_for():
+    surer = torch.tensor([[log(3), 0.0, 0.0, 0.0]])  # 1/2, 1/6, 1/6, 1/6
+    labels = torch.tensor([0])
+
+    plain = classification_loss(output_of(logits=surer), None, labels)
+    smoothed = classification_loss(output_of(logits=surer), None, labels, smoothing=1.0)
+
+    assert plain.item() == pytest.approx(log(2))
+    # All four labels count alike: (log 2 + 3 log 6) / 4
+    assert smoothed.item() == pytest.approx((log(2) + 3 * log(6)) / 4)
 
 
 # A teacher's odds of 3 : 1 and a student's of 1 : 1 at temperature 3, with a share of
