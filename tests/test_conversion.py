@@ -2,6 +2,7 @@
 
 import copy
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -126,6 +127,25 @@ def test_levels_are_fitted_without_dropout_also_in_training_mode():
     assert rates.keys() == expected_rates.keys()
     for name, rate in rates.items():
         assert torch.equal(rate, expected_rates[name])
+
+
+def test_phased_logits_take_the_last_layers_sums_in_its_phase_alone():
+    """Before it, sums without the bias; in it, the sums as they are; after it, nothing."""
+    model = phased_with_dropout()
+    layers_before = model.timing.latency(model) // model.timesteps
+    bias = torch.full((1, 10), 2.0)
+    state = SimpleNamespace(zero_input_response={"output": bias})
+    current = torch.full((1, 10), 5.0)
+
+    taken = []
+    for phase in range(layers_before + 1):
+        run = SimpleNamespace(steps=phase * model.timesteps, graph_state=state)
+        taken.append(model.timing.output_current(model, run, current)[0, 0].item())
+
+    in_its_phase = taken.index(5.0)
+    assert in_its_phase > 0
+    assert taken[:in_its_phase] == [3.0] * in_its_phase
+    assert taken[in_its_phase + 1 :] == [0.0] * (layers_before - in_its_phase)
 
 
 def test_a_conversion_that_fails_leaves_the_mode_as_it_was():

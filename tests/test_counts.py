@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from energy import in_eight_bits
 from harness.drawing import plots
 from harness.measuring.comparing import difficulty_correlations
+from harness.measuring.energy_tables import verdicts
 from harness.measuring.tables import as_text
 from results import ledger_of
 from self_models import ModelError, load, load_data
@@ -613,6 +614,23 @@ def test_a_convention_that_is_none_is_refused(tmp_path, text, instead, words):
     path.write_text(bad)
     with pytest.raises(ModelError, match=f"own.toml: {words}"):
         read_convention(path)
+
+
+def test_a_network_is_compared_with_its_ann_in_8_bits():
+    """It costs 2 J, its ANN 1 J in 8 bits and 4 J in 32."""
+    ledger = SimpleNamespace(
+        images=1,
+        neurons=1,
+        joules=lambda convention, execution: 2.0,
+        ann_joules=lambda convention, bits=32: {8: 1.0, 32: 4.0}[bits],
+        total=lambda name: 0,
+        break_even=lambda convention: None,
+    )
+
+    heading = verdicts("net", ledger, {"rate": conventions()["rate"]})[0]
+
+    assert "It costs" not in heading
+    assert "costs more than its ANN in 8 bits under: " in heading
 
 
 def test_a_picture_of_energies_grows_with_the_networks(tmp_path, monkeypatch):

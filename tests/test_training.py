@@ -29,7 +29,7 @@ from harness import UserError
 from harness.arguments import take_over
 from harness.building.models import lines_on_flags
 from harness.building.start import Start
-from harness.runs.run import Run, original_name
+from harness.runs.run import Run, original_name, progress_bar
 from harness.runs.saving import write_whole
 from harness.training.epochs import training_batches
 from harness.training.evaluating import advance
@@ -988,6 +988,11 @@ def test_a_progress_bar_shows_figures_at_every_tenth_step(steps_done, is_hidden,
     advance(bar, average)
 
     assert bar.events == events
+
+
+def test_a_progress_bar_begins_with_what_is_done():
+    assert progress_bar("x", total=5).n == 0
+    assert progress_bar("x", total=5, done=2).n == 2
 
 
 def test_a_progress_bar_shows_nothing_before_there_are_figures():
