@@ -130,7 +130,7 @@ def test_levels_are_fitted_without_dropout_also_in_training_mode():
 
 
 def test_phased_logits_take_the_last_layers_sums_in_its_phase_alone():
-    """Before it, sums without the bias; in it, the sums as they are; after it, nothing."""
+    """Before it they are without the bias, in it as they are, after it zero."""
     model = phased_with_dropout()
     layers_before = model.timing.latency(model) // model.timesteps
     bias = torch.full((1, 10), 2.0)
