@@ -665,3 +665,24 @@ def test_a_loss_that_looks_at_predictions_teaches_a_decoder(trained, tmp_path, v
         if not torch.equal(value, before[name]):
             changed_parts.add(name.split(".")[0])
     assert changed_parts == {"generate"}
+
+
+def test_only_thresholds_of_the_stages_are_scaled(trained, tmp_path):
+    """A second decoder with neurons, whose thresholds nobody has balanced."""
+    own_class = f"--model {TWO_DECODERS.word(tmp_path)} --readout spike_count"
+    balance = "--timesteps 5 --balance_images 8 --balance_timesteps 12 --update immediate"
+    start = f"--pretrained_ann {trained.ann} --epochs 0 {balance} {DATA} {own_class}"
+
+    thresholds = {}
+    for factor in (0.3, 0.6):
+        name = f"scaled_{factor}"
+        scaling = f"--scaling_factor {factor} --run_name {name} --output_dir {tmp_path}"
+        run_here("snn", f"{start} {scaling}")
+        saved = load_checkpoint(tmp_path / f"trained_models/snn/{name}.pth")["state_dict"]
+        thresholds[factor] = saved
+
+    names = [name for name in thresholds[0.3] if name.endswith(".threshold")]
+    assert any(name.startswith("generate2") for name in names)
+    for name in names:
+        ratio = thresholds[0.6][name].item() / thresholds[0.3][name].item()
+        assert ratio == pytest.approx(1.0 if name.startswith("generate2") else 2.0)
