@@ -136,7 +136,7 @@ def draw_gif(path: Path, frames: torch.Tensor, predictions: list, sent: dict[str
         for axis, title, pixels in zip(axes, panels, shown, strict=False):
             axis.clear()
             axis.axis("off")
-            axis.imshow(pixels, cmap="gray", vmin=0, vmax=1)
+            axis.imshow(pixels.numpy(), cmap="gray", vmin=0, vmax=1)
             if title in sent:
                 title = f"{title}: {int(pixels.sum())} pixels"
             axis.set_title(fill(title, 30), fontsize=8)

@@ -172,10 +172,14 @@ def open_evaluated(args: Arguments, as_trained: bool = False, streams: bool = Fa
                 f"--pretrained_snn is missing, and {path} is not there: give an SNN's checkpoint"
             )
         take_over(args, {"pretrained_snn": str(path)}, "followed")
+    # Flags are checked before a file is opened. What the checkpoint says comes before
+    # what the script says, since a value that is taken over later replaces it. Facts of
+    # the images need the checkpoint's flags, and the rules need the facts.
     check_flags(args, "snn")
     start = open_checkpoint(args, "snn")
     take_over_checkpoint(args, start, "snn")
     if not as_trained:
+        # The script's own gate and stopping rule, in place of those of training
         defaults = args.parser.defaults()
         asked = [flag for flag, known in args.parser.settings.items() if known.objective]
         take_over(args, {flag: defaults[flag] for flag in asked}, "script")

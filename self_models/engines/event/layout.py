@@ -937,18 +937,37 @@ def weights_of(layout: Layout, nodes: np.ndarray) -> tuple[np.ndarray, np.ndarra
             continue
         fields["first_weight"] = num_weights  # `fields` is a view of a row of `nodes`
         fields["first_place"] = num_places
-        if node.link == K.PLACED:
-            # Windows of weights. Average pools before the source may have added up
-            # without dividing: its factor makes up for that.
-            factor = np.float32(layout.nodes[node.source].factor)
-            values = (node.chain.folded_weights().ravel() * factor).astype(dtype)
-            places.append(node.chain.places.ravel())
-            num_places += places[-1].size
-        else:
-            # SAME: each neuron gets what that at its place sends, times this number.
-            values = np.array([1 if node.chain is None else node.chain.factor], dtype)
+        values = link_weights(layout, node).astype(dtype)
         padding = np.zeros(-values.size % LINE, dtype)
         weights += [values, padding]
         num_weights += values.size + padding.size
+        if node.link == K.PLACED:
+            places.append(node.chain.places.ravel())
+            num_places += places[-1].size
     weights.append(np.zeros(SPARE, dtype))
     return np.concatenate(weights), np.concatenate(places)
+
+
+def link_weights(layout: Layout, node: LayoutNode) -> np.ndarray:
+    """Return the weights of a node's link, one after another.
+
+    Parameters
+    ----------
+    layout : Layout
+        All nodes.
+    node : LayoutNode
+        One with a link.
+
+    Returns
+    -------
+    ndarray of shape (number of weights,)
+        A PLACED link has windows of folded weights. A SAME link, over which each neuron
+        gets what the one at its place sends, has one number, by which that is
+        multiplied.
+    """
+    if node.link == K.PLACED:
+        # Average pools before the source may have added up without dividing: the
+        # source's factor makes up for that.
+        factor = np.float32(layout.nodes[node.source].factor)
+        return node.chain.folded_weights().ravel() * factor
+    return np.array([1 if node.chain is None else node.chain.factor])

@@ -327,6 +327,8 @@ def count_operations(
     Operations
         For all frames together.
     """
+    # D and V have a map for each of N velocities, D two. A spike or pixel costs an
+    # addition for each synapse that it reaches: see the drawing at the top of the file.
     num_pixels = seen.count_nonzero().item()
     num_d = sent["D"].count_nonzero().item()
     num_v = sent["V"].count_nonzero().item()
@@ -334,10 +336,10 @@ def count_operations(
 
     to_d = 2 * N * num_pixels
     to_m = N * num_pixels
-    to_v = 3 * 3 * num_d
-    race_and_to_pixels = (N + BLOCK**2) * num_v
+    to_v = 3 * 3 * num_d  # the block itself and the 8 around it
+    race_and_to_pixels = (N + BLOCK**2) * num_v  # all of its block; its block's pixels
     to_decoder = num_m
-    rises = T * sent["V"].numel()
+    rises = T * sent["V"].numel()  # each neuron of V, in each timestep
     additions = to_m + to_v + race_and_to_pixels + to_decoder + rises
     if grey:
         return Operations(additions, multiply_adds=to_d)
