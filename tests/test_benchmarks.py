@@ -271,7 +271,10 @@ def test_train_step_trains_the_same_network_three_times():
     assert "snntorch_s" not in in_segments
 
 
+@pytest.mark.others
 def test_train_step_has_no_peers_that_block():
+    pytest.importorskip("snntorch", reason="snntorch is not installed")
+    pytest.importorskip("spikingjelly", reason="spikingjelly is not installed")
     assert "--only ours" in refused("benchmarks.speed.train_step", "--gate block")
 
 

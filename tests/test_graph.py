@@ -177,7 +177,7 @@ def test_potentials_of_neurons_with_leaks_of_their_own_by_hand():
     model = from_nir(chain(neurons, shape=(2,)), dt=1)
     kernel = build.library()
     kernel.network_potential.restype = ctypes.c_float
-    kernel_state = model.engine.current().new(model.engine.settings(3))
+    kernel_state = model.engine.prepare_pool().new(model.engine.settings(3))
     state = ctypes.c_void_p(kernel_state.address)
     events = (ctypes.c_int32 * 2)(0, 1)
 
@@ -468,7 +468,7 @@ def check_graph(seed, folder, is_built_plainly=True, is_checked_in_c=True):
 
         if is_built_plainly and not isinstance(build.kernel_build(plain=True), ModelError):
             by_vectors = model(events / 3)  # on no grid, and yet bit for bit
-            model.engine.current().library = build.library(plain=True)
+            model.engine.prepare_pool().library = build.library(plain=True)
             assert first_difference(model(events / 3), by_vectors, tolerance=0) is None
 
         if is_checked_in_c:
