@@ -15,6 +15,7 @@ from conftest import (
     BALANCE,
     DATA,
     REPOSITORY,
+    build,
     commands_in,
     digests,
     module_of,
@@ -27,6 +28,7 @@ from conftest import (
 
 from harness import UserError
 from harness.command_line import scripts
+from harness.command_line.posthoc import open_evaluated, posthoc_parser
 from harness.command_line.scripts import SeedsFailed, train_each
 from harness.measuring import comparing
 from harness.measuring.comparing import (
@@ -40,6 +42,9 @@ from harness.measuring.comparing import (
     surviving,
 )
 from harness.runs.ranks import Interrupted
+from harness.runs.saving import save_checkpoint
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 from snn_wFeedback import build_parser
 
 PAGE = "docs/how_to/compare.md"
@@ -596,3 +601,15 @@ def test_names_of_test_only_follow_seeds():
     words = ["--seeds", "0", "2", "--test_only", "--pretrained_snn", "a.pth"]
     found = train_each(lambda args: args, build_parser(), words, "snn")
     assert [args.run_name for args in found] == ["a_test", "a_test_2"]
+
+
+@pytest.mark.parametrize(("as_trained", "gate"), [(True, "open"), (False, "block")])
+def test_a_network_is_evaluated_with_its_own_gate_or_the_scripts(as_trained, gate, tmp_path):
+    path = tmp_path / "open.pth"
+    save_checkpoint(path, build(VGG_SNN_STDB_wFeedback, gate="open"))
+    words = ["--pretrained_snn", str(path), *DATA.split()]
+    args = posthoc_parser("", words, InputBlockingSNN).parse_args(words)
+
+    open_evaluated(args, as_trained=as_trained)
+
+    assert args.gate == gate

@@ -630,3 +630,16 @@ def test_a_layer_is_of_the_part_with_whose_name_it_begins():
 
     assert {layer: part_of(layer) for layer in parts} == parts
     assert by_part({"input": 1, "input_gain.0": 2})["input"] == 1
+
+
+def test_an_output_bias_is_that_of_the_last_layer_alone():
+    model = VGG_SNN_STDB_wFeedback(
+        plan=[[4, "M"], ["U", "in"]], fc_layers=2, fc_width=6, output_bias=True
+    )
+
+    linear = [layer for layer in model.classifier if isinstance(layer, nn.Linear)]
+
+    assert len(linear) > 1
+    assert linear[-1].bias is not None
+    assert linear[-1] is model.classifier[-1]
+    assert all(layer.bias is None for layer in linear[:-1])
