@@ -27,6 +27,7 @@ from tqdm import tqdm
 from benchmarks.findings.video_summary import print_summary
 from harness.command_line.scripts import run_script
 from self_models.guests.link import (
+    PLACES,
     RUNGS,
     BestShift,
     LearnedSynapses,
@@ -262,7 +263,7 @@ def arms_of_table() -> Iterator[Arm]:
     yield Arm("send-on-delta")
     yield Arm("best shift")
     for rung in RUNGS:
-        for place in ("receiver", "sender"):
+        for place in PLACES:
             for method in METHODS:
                 yield Arm(method, place, rung)
         for seed in SEEDS:
@@ -273,7 +274,7 @@ def main_arms(rungs: tuple[str, ...]) -> Iterator[Arm]:
     """Yield the arms of the further conditions."""
     yield Arm("send-on-delta")
     for rung in rungs:
-        for place in ("receiver", "sender"):
+        for place in PLACES:
             for method in ("matching", "competition"):
                 yield Arm(method, place, rung)
 
@@ -352,7 +353,7 @@ class Study:
 
     def choose(self) -> None:
         """Choose on the first half what the plan leaves open."""
-        for place in ("receiver", "sender"):
+        for place in PLACES:
             row = {"part": "choices", "clip": self.clip.name, "place": place}
             if self.rows.have(row):
                 continue
@@ -416,7 +417,7 @@ class Study:
         height, width = self.second.shape[1:]
         row["border_of_area"] = 1 - (height - 16) * (width - 16) / (height * width)
         arms = [Arm("send-on-delta")]
-        arms += [Arm("matching", place, "held") for place in ("receiver", "sender")]
+        arms += [Arm("matching", place, "held") for place in PLACES]
         with torch.no_grad():
             for arm in arms:
                 name = f"border_of_{arm.place or arm.name}"

@@ -6,11 +6,10 @@ from statistics import fmean
 
 from harness.measuring.comparing import interval
 from self_models.counting.operations import conventions
-from self_models.guests.link import price_that_pays
+from self_models.guests.link import PLACES, RUNGS, price_that_pays
 
 STRETCHES = 6  # of neighbouring frames, for the interval in a clip
-RUNG_ORDER = ("blocks of 8", "held", "4 to 16", "half pixels")
-NO_DIFFERENCE = (0.98, 1.02)
+RUNG_ORDER = tuple(RUNGS)
 
 
 # --- finding rows
@@ -176,17 +175,20 @@ def print_ratio(rows: list[dict], arm: tuple, other: tuple) -> None:
     if not ratios:
         return
     mean, low, high = geometric_interval(list(ratios.values()))
+    over_clips = f"{mean:.2f}"
+    if len(ratios) > 1:  # a single clip says nothing of others
+        over_clips += f" ({low:.2f} to {high:.2f})"
     cells = [f"{name_of(arm)} / {name_of(other)}"]
     for clip in clips_of(rows):
         cells.append(f"{ratios[clip]:.2f}" if clip in ratios else "-")
-    print_line([*cells, f"{mean:.2f} ({low:.2f} to {high:.2f})"])
+    print_line([*cells, over_clips])
 
 
 def print_ratios(rows: list[dict]) -> None:
     """Print what each step gains."""
     print_head(["how many times fewer events", *clips_of(rows), "over clips"])
     nothing = ("send-on-delta", None, None)
-    for place in ("receiver", "sender"):
+    for place in PLACES:
         for rung in RUNG_ORDER:
             matching = ("matching", place, rung)
             coupling = ("coupling", place, rung)

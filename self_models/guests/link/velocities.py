@@ -42,15 +42,18 @@ eight numbers of `Wiring`. The names of layers and synapses are those in checkpo
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from self_models.guests.link.torus import FASTEST, move_by_each, velocities_up_to, wrap_borders
-from self_models.guests.nir.graph_snn import GraphSNN
 from self_models.layers.neurons import SpikingNeuron
 from self_models.layers.surrogates import SURROGATES
 from self_models.runtime.graph import Graph
+
+if TYPE_CHECKING:
+    from self_models.guests.nir.graph_snn import GraphSNN
 
 VELOCITIES = velocities_up_to(FASTEST)
 N = len(VELOCITIES)  # 25
@@ -243,7 +246,7 @@ class VelocityNetwork(nn.Module):
             moved_on.append(of_velocity.roll(velocity, (1, 2)))
         return torch.stack(moved_on).amax(0), m.transpose(0, 1)
 
-    def as_graph(self, engine: str = "auto") -> GraphSNN:
+    def as_graph(self, engine: str = "auto") -> "GraphSNN":
         """Return the same network as a graph of spiking nodes, for the event kernel.
 
         A graph has no torus. Its input is the two frames with a margin of 10 pixels, as
@@ -261,6 +264,9 @@ class VelocityNetwork(nn.Module):
             In eval mode, for frames of 28 x 28 pixels. Its logits, (B, 28 * 28), are
             white above 0.5.
         """
+        # The link alone needs no NIR guest, whose import loads the event engine.
+        from self_models.guests.nir.graph_snn import GraphSNN
+
         # Each layer takes from the margin what it needs: D 2 pixels and V a block of 4,
         # which leave 4 of 10. M needs 2, and the decoder the 2 that are left. So M's
         # input, and what V sends to M, are cut to margins of 4 and 2.
