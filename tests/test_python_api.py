@@ -63,7 +63,7 @@ def test_every_committed_checkpoint(path, digits):
     assert output.logits.shape == (2, 10)
     if model.has_feedback:
         assert output.predictions.shape == (model.timesteps, *images.shape)
-    if "snn" in path.parts:
+    if path.parent.name == "snn":  # a clone may be called so, too
         assert torch.equal(output.spikes["input"] > 0, torch.tensor([True, True]))
 
 
