@@ -79,8 +79,9 @@ def main(argv: list[str] | None = None) -> list[dict]:
     # --- the checkpoint, and what follows from it
     if "timesteps" in args.typed and len(args.timesteps) == 1:
         args.timesteps = args.timesteps[0]  # which may be part of the checkpoint's name
-    start = open_evaluated(args)
-    if "epsilon" not in settings_in(GATES[args.gate]):
+    start = open_evaluated(args, takes_traced=True)
+    has_epsilon = "epsilon" in settings_in(GATES[args.gate])
+    if not has_epsilon and not start.nodes:
         raise UserError(
             f"gate {args.gate} has no epsilon, which is varied here: --gate block, "
             "or snn_wFeedback.py --test_only"
@@ -118,7 +119,7 @@ def main(argv: list[str] | None = None) -> list[dict]:
         if is_converted_for_t and timesteps != opened.timesteps:
             model = convert_again(args, start, opened, timesteps, images, run)
         for slew, epsilon in product(grid["readout_slew"], grid["epsilon"]):
-            model.change(timesteps=timesteps, readout_slew=slew, epsilon=epsilon)
+            change_to(model, timesteps, slew, epsilon)
             record, per_image = evaluate(model, images.test, args, run, counts, readout_slew=slew)
             records.append(record)
             correlations = difficulty_correlations(per_image)
@@ -150,6 +151,14 @@ def main(argv: list[str] | None = None) -> list[dict]:
         save_choices(args.picture, records, on_front(records), baseline_records)
     end_run(args, run, records, pictures)
     return records
+
+
+def change_to(model: VGG_SNN_STDB_wFeedback, timesteps: int, slew: float, epsilon: float) -> None:
+    """Give a network a combination of the grid; no epsilon where its gate has none."""
+    changed = {"timesteps": timesteps, "readout_slew": slew}
+    if "epsilon" in model.settings:
+        changed["epsilon"] = epsilon
+    model.change(**changed)
 
 
 def convert_again(

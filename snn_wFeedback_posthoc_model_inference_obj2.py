@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> list[dict]:
     args = build_parser(argv).parse_args(argv)
 
     # --- the checkpoint, the network, and its images
-    start = open_evaluated(args)
+    start = open_evaluated(args, takes_traced=True)
     model = new_snn(args, AdaptiveTimestepsSNN, rule=args.rules[0])
     notes = list(lines_on_flags(args, model, start))
     images = choose_images(args, model, start)

@@ -27,7 +27,7 @@ from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from harness.runs.saving import save_checkpoint
-from self_models import ModelError, conversion, from_ann, load, load_data
+from self_models import ModelError, conversion, evaluate, from_ann, load, load_data
 from self_models.basics.checkpoints import load_checkpoint
 from self_models.guests.from_ann import converting
 from self_models.guests.from_ann.traced_snn import TracedSNN
@@ -816,6 +816,65 @@ def test_a_decoder_is_added_to_plain_networks_alone(layers, words):
     with pytest.raises(ModelError, match=words):
         from_ann(ann, x, decoder="in")
     assert isinstance(from_ann(ann, x, timesteps=2), TracedSNN)
+
+
+@pytest.fixture
+def traced(tmp_path):
+    """Save a network that from_ann has traced, for MNIST; return its path."""
+    torch.manual_seed(0)
+    ann = nn.Sequential(
+        *(nn.Conv2d(1, 3, 3, stride=2, padding=1), nn.ReLU()),
+        *(Residual(nn.Conv2d(3, 3, 3, padding=1)), nn.ReLU()),
+        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 10)),
+    )
+    snn = from_ann(ann, torch.rand(20, 1, 28, 28), timesteps=3)
+    assert isinstance(snn, TracedSNN)
+    path = tmp_path / "traced.pth"
+    save_checkpoint(path, snn)
+    return path
+
+
+def test_scripts_that_need_no_prediction_take_a_traced_network(traced, tmp_path):
+    flags = f"--limit_test 40 --output_dir {tmp_path}"
+    few = load_data("MNIST")[2].part(0, 40)
+    expected = evaluate(load(traced), few)
+
+    ledgers, _ = run_here("energy", str(traced), flags)
+    (energy,) = ledgers.values()
+    (blocking,), _ = run_here("obj1", f"--pretrained_snn {traced}", flags)
+    exits, _ = run_here("obj2", f"--pretrained_snn {traced} --rules confidence", flags)
+
+    assert energy.accuracy == expected["accuracy"]
+    assert energy.total("spikes") == pytest.approx(expected["parts"]["total"])
+    assert energy.total("synops") == expected["operations"]["event_acs"]
+    for record in (blocking, exits[-1]):  # the last of obj2 is without early exit
+        for name in ("accuracy", "operations", "energy_event_joules", "confusion"):
+            assert record[name] == expected[name]
+        assert record["spikes"] == expected["parts"]
+        assert record["model"] == "TracedSNN"
+    assert (blocking["gate"], blocking["epsilon"]) == ("open", 0.0)
+    assert exits[0]["mean_steps"] <= exits[-1]["mean_steps"] == 3
+
+
+NO_PREDICTION = "by from_ann, has no decoder, so there is no prediction"
+
+
+@pytest.mark.parametrize(
+    ("script", "flags", "words"),
+    [
+        ("snn", "--epochs 1", "could train or show: python energy.py, python snn_wFeedback_"),
+        ("obj3", "", "--rules confidence and python export.py --to c take it"),
+        ("analysis", "", "--rules confidence and python export.py --to c take it"),
+        ("obj1", "--epsilon 0.1", "by which to block: leave out --gate and --epsilon"),
+        ("obj1", "--gate contrast", "by which to block: leave out --gate and --epsilon"),
+        ("obj2", "", "obj2 takes it with --rules confidence or entropy"),
+        ("obj2", "--rules entropy both", "rule both: "),
+    ],
+)
+def test_what_needs_a_prediction_refuses_a_traced_network(traced, script, flags, words):
+    line = refused(script, f"--pretrained_snn {traced} --output_dir {traced.parent}", flags)
+    assert f"{traced}, {NO_PREDICTION}" in line
+    assert words in line
 
 
 def run_block(page, title, variables):

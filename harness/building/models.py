@@ -29,7 +29,7 @@ from self_models.basics.devices import compute_exactly
 from self_models.basics.images import lasting_name
 from self_models.basics.settings import field_values, meant, settings_in
 from self_models.config import Network
-from self_models.loading import check_parts, ignored, kind_of, load_known, on_engine
+from self_models.loading import MODELS, check_parts, ignored, kind_of, load_known, on_engine
 from self_models.runtime.draws import seed_for
 from self_models.runtime.known_parts import in_stages, names_of_added_tensors
 from self_models.vgg_wFeedback import VGG_wFeedback
@@ -64,7 +64,8 @@ def new_snn(
     ----------
     args : Arguments
     model_class : type, optional
-        Class of the network. Default: that of the gate.
+        Class of the network. Default: that of the gate. A network that ``from_ann``
+        has traced is a TracedSNN.
     **settings
         Settings that hold instead of a flag's. A gate, rule or read-out of one's own
         may be an object, a neuron a class: ``gate=MyGate(epsilon=0.1)``.
@@ -73,6 +74,10 @@ def new_snn(
     -------
     VGG_SNN_STDB_wFeedback
     """
+    nodes = getattr(args, "nodes", None)
+    if nodes:  # the checkpoint's network is one that from_ann has traced
+        model_class = MODELS["TracedSNN"]
+        settings["nodes"] = nodes
     declared_by = class_for(args.model, model_class or VGG_SNN_STDB_wFeedback)
     values = settings_from(declared_by, args)
     objects = [value for value in settings.values() if dataclasses.is_dataclass(value)]

@@ -17,11 +17,12 @@ from harness.building.models import (
     class_for,
     fill,
     has_decoder,
+    named,
     read,
     word_for,
 )
 from harness.data.facts import SELECTED_ON, facts_of
-from harness.runs.run import Run, counted, progress_bar
+from harness.runs.run import Run, counted, program, progress_bar
 from self_models import conversion
 from self_models.basics.checkpoints import may_hold
 from self_models.basics.images import lasting_name
@@ -32,6 +33,7 @@ from self_models.layers.architectures import get_architecture
 from self_models.layers.norms import folded_in
 from self_models.loading import MODELS
 from self_models.objectives.gates import GATES, Gate
+from self_models.objectives.stopping import RULES
 from self_models.runtime.known_parts import in_stages
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
@@ -69,6 +71,11 @@ class Start(NamedTuple):
         return self.saved.get("settings", {})
 
     @property
+    def nodes(self) -> list | None:
+        """Layers of a network that ``from_ann`` has traced. Others have none."""
+        return self.settings.get("nodes")
+
+    @property
     def run(self) -> dict | None:
         """The last checkpoint of a run that goes on, else None."""
         return self.saved if self.kind == "run" else None
@@ -91,7 +98,9 @@ def check_flags(args: Arguments, kind: str) -> None:
             )
 
 
-def open_checkpoint(args: Arguments, kind: str, saved: dict | None = None) -> Start:
+def open_checkpoint(
+    args: Arguments, kind: str, saved: dict | None = None, takes_traced: bool = False
+) -> Start:
     """Read the checkpoint that a network starts from.
 
     Parameters
@@ -102,6 +111,8 @@ def open_checkpoint(args: Arguments, kind: str, saved: dict | None = None) -> St
         which counts if both are given.
     saved : dict or None
         Last checkpoint of a run that goes on, see ``open_last_checkpoint``.
+    takes_traced : bool
+        Whether an SNN may be one that ``from_ann`` has traced.
 
     Returns
     -------
@@ -116,7 +127,11 @@ def open_checkpoint(args: Arguments, kind: str, saved: dict | None = None) -> St
     if saved:
         return Start("run", args.resume, saved)
     if kind == "snn" and args.pretrained_snn:
-        return checkpoint_at(args.pretrained_snn, "snn", args, args.model)
+        start = checkpoint_at(args.pretrained_snn, "snn", args, args.model)
+        if start.nodes:
+            check_traced(args, start.path, takes_traced)
+            set_found(args, nodes=start.nodes)
+        return start
     if args.pretrained_ann:
         model = args.model
         if kind == "snn":  # --model names the SNN's class, and its ANN is of another
@@ -143,15 +158,71 @@ def checkpoint_at(path: str, kind: str, args: Arguments, model: str) -> Start:
         If it holds another kind, or cannot be read.
     """
     saved = read(path, args, model)
-    if saved.get("settings", {}).get("nodes"):
-        raise UserError(
-            f"{path} has an ANN's own layers, by from_ann: load(), evaluate() and export.py "
-            "--to c take it"
-        )
     if kind.upper() not in may_hold(saved):
         other = "SNN" if kind == "ann" else "ANN"
         raise UserError(f"{path} holds an {other}; --pretrained_{kind} needs an {kind.upper()}")
     return Start(kind, path, saved)
+
+
+def check_traced(args: Arguments, path: str, takes_traced: bool) -> None:
+    """Raise UserError if a script cannot take a network that ``from_ann`` has traced.
+
+    Parameters
+    ----------
+    args : Arguments
+    path : str
+        The network's checkpoint.
+    takes_traced : bool
+        Whether the script takes such networks.
+    """
+    if not takes_traced:
+        raise UserError(
+            f"{path}, by from_ann, has no decoder, so there is no prediction that this script "
+            f"could train or show: {traced_takers()} take it"
+        )
+    own = named(args.model)
+    if own and not issubclass(own, MODELS["TracedSNN"]):
+        raise UserError(
+            f"--model {args.model}: {path} is by from_ann, and {own.__name__} is not derived "
+            "from TracedSNN: leave out the class"
+        )
+
+
+def traced_takers() -> str:
+    """Name the commands that take a network that ``from_ann`` has traced."""
+    commands = ("energy",), ("obj1",), ("obj2", "--rules confidence"), ("export", "--to c")
+    texts = []
+    for name, *flags in commands:
+        texts.append(" ".join([*program(name), *flags]))
+    return f"{', '.join(texts[:-1])} and {texts[-1]}"
+
+
+def check_needs_no_prediction(args: Arguments, start: Start) -> None:
+    """Raise UserError for a gate or rule by predictions, if ``from_ann`` has traced.
+
+    Parameters
+    ----------
+    args : Arguments
+        Of an evaluation, with the gate and the rules that it will have.
+    start : Start
+        What is evaluated. Networks of an architecture are not checked here.
+    """
+    if not start.nodes:
+        return
+    missing = f"{start.path}, by from_ann, has no decoder, so there is no prediction"
+    if GATES[args.gate].reacts:
+        raise UserError(
+            f"gate {args.gate}: {missing} by which to block: leave out --gate and --epsilon"
+        )
+    for name in getattr(args, "rules", None) or [args.rule]:
+        if RULES[name].looks_at_input:
+            others = [
+                word for word, rule in RULES.items() if rule.stops and not rule.looks_at_input
+            ]
+            raise UserError(
+                f"rule {name}: {missing} by which to stop: obj2 takes it with "
+                f"--rules {' or '.join(others)}"
+            )
 
 
 def take_over_checkpoint(args: Arguments, start: Start, kind: str) -> None:
@@ -295,6 +366,9 @@ def rules_of_evaluation(args: Arguments, start: Start) -> dict[str, object]:
             if name in trained:
                 values[declared.flag(name)] = trained[name]
     has_predictions = get_architecture(args.architecture, args.plan).decoder
+    if start.nodes:  # in place of the architecture, which the flags nevertheless name
+        has_predictions = False
+        values["gate"] = "open"
     if args.update == "phased" or not has_predictions:
         values["epsilon"] = 0.0  # there is nothing by which to block
     return values

@@ -19,6 +19,7 @@ from harness.building.start import (
     Start,
     apply_rules,
     check_flags,
+    check_needs_no_prediction,
     load_snn,
     open_checkpoint,
     rules_of_streams,
@@ -141,7 +142,9 @@ def names_without(model_class: type[VGG_SNN_STDB_wFeedback], without: tuple[str,
     return names
 
 
-def open_evaluated(args: Arguments, as_trained: bool = False, streams: bool = False) -> Start:
+def open_evaluated(
+    args: Arguments, as_trained: bool = False, streams: bool = False, takes_traced: bool = False
+) -> Start:
     """Find the checkpoint that an evaluation is about, and what follows from it.
 
     Parameters
@@ -154,6 +157,8 @@ def open_evaluated(args: Arguments, as_trained: bool = False, streams: bool = Fa
         the script says it.
     streams : bool
         Whether the network sees a stream of frames.
+    takes_traced : bool
+        Whether the script takes a network that ``from_ann`` has traced.
 
     Returns
     -------
@@ -176,7 +181,7 @@ def open_evaluated(args: Arguments, as_trained: bool = False, streams: bool = Fa
     # what the script says, since a value that is taken over later replaces it. Facts of
     # the images need the checkpoint's flags, and the rules need the facts.
     check_flags(args, "snn")
-    start = open_checkpoint(args, "snn")
+    start = open_checkpoint(args, "snn", takes_traced=takes_traced)
     take_over_checkpoint(args, start, "snn")
     if not as_trained:
         # The script's own gate and stopping rule, in place of those of training
@@ -185,6 +190,7 @@ def open_evaluated(args: Arguments, as_trained: bool = False, streams: bool = Fa
         take_over(args, {flag: defaults[flag] for flag in asked}, "script")
     find_facts(args)
     apply_rules(args, start, evaluates=True)
+    check_needs_no_prediction(args, start)
     if streams:
         take_over(args, rules_of_streams(args, start), "followed")
     return start
@@ -357,7 +363,7 @@ def open_as_trained(
     """
     args = parser.parse_args(words)
     set_found(args, model=word_for(args.model, args.pretrained_snn), **settled)
-    start = open_evaluated(args, as_trained=True)
+    start = open_evaluated(args, as_trained=True, takes_traced=True)
     model = new_snn(args, InputBlockingSNN)
     notes = list(lines_on_flags(args, model, start))
     images = choose_images(args, model, start)

@@ -306,9 +306,12 @@ def evaluation_record(model: nn.Module, result: dict, args: Arguments, **more: o
         What was run, and its figures, as JSON knows them.
     """
     settings = model.settings
+    name = settings["vgg_name"]
+    if settings.get("nodes"):  # the layers of somebody's own ANN, and no architecture
+        name = type(model).__name__
     record = {
         "event": "evaluation",
-        "model": settings["vgg_name"],
+        "model": name,
         "feedback": model.has_feedback,
         "dataset": settings["dataset"].removeprefix(ELSEWHERE),
         "images": result["images"],
