@@ -142,8 +142,8 @@ def build_network(
     cls = model or saved_class
     changed = dict(changed)
     neuron = changed.pop("neuron", None)
-    check_neuron(path, saved, cls, neuron)
     plain, own_parts = cls.separate_parts(changed)
+    check_own_parts(path, saved, cls, neuron, own_parts)
     settings = cls.checked(network_settings(path, saved, cls, own_parts) | plain)
     cls.check_in_force(plain.keys(), settings)
 
@@ -200,10 +200,14 @@ def check_loadable(path: str | os.PathLike, saved: dict, changed: dict) -> None:
         )
 
 
-def check_neuron(
-    path: str | os.PathLike, saved: dict, cls: type[nn.Module], neuron: type | None
+def check_own_parts(
+    path: str | os.PathLike,
+    saved: dict,
+    cls: type[nn.Module],
+    neuron: type | None,
+    given: dict[str, object],
 ) -> None:
-    """Raise CheckpointError if a checkpoint has neurons that are not known here.
+    """Raise CheckpointError if a checkpoint has parts that are not known here.
 
     Parameters
     ----------
@@ -214,16 +218,58 @@ def check_neuron(
     cls : type
         Class of the network, which may name the neurons, too.
     neuron : type, optional
-        The class of neurons that is given.
+        The class of neurons that is given. It must be the one that the checkpoint
+        names.
+    given : dict of {str: object}
+        Other parts that take the place of the checkpoint's, by their kind.
     """
-    name = saved["settings"].pop("neuron", None)
-    known = {getattr(getattr(cls, "Neuron", None), "__name__", None)}
-    if neuron is not None:
-        known.add(neuron.__name__)
-    if name is not None and name not in known:
-        raise CheckpointError(
-            f"{path} has neurons of somebody's own, neuron {name}: load(path, neuron={name})"
-        )
+    for kind, name in unregistered_parts(saved["settings"], cls).items():
+        is_given = kind in given
+        if kind == "neuron" and neuron is not None:
+            is_given = neuron.__name__ == name
+        if not is_given:
+            raise unknown_part_error(path, kind, name)
+    saved["settings"].pop("neuron", None)
+
+
+def unregistered_parts(settings: dict[str, object], cls: type[nn.Module]) -> dict[str, str]:
+    """Find parts in a checkpoint's settings that nobody has registered.
+
+    Parameters
+    ----------
+    settings : dict of {str: object}
+        The checkpoint's.
+    cls : type
+        Class of the network.
+
+    Returns
+    -------
+    dict of {str: str}
+        "gate", "rule", "readout" or "neuron" -> the name of its class.
+    """
+    found = {}
+    for kind, registry in cls.parts.items():
+        name = settings.get(kind)
+        if isinstance(name, str) and name not in registry:
+            found[kind] = name
+    neuron = settings.get("neuron")
+    class_neuron = getattr(cls, "Neuron", None)
+    if neuron is not None and neuron != getattr(class_neuron, "__name__", None):
+        found["neuron"] = neuron
+    return found
+
+
+def unknown_part_error(path: str | os.PathLike, kind: str, name: str) -> CheckpointError:
+    """Return the error for a part that a checkpoint names and nobody has registered."""
+    file = "FILE.py that registers it (in Python import FILE)"
+    part = f"{kind}={name}(...)"
+    if kind == "neuron":  # a class, which a network names and nobody registers
+        file = "FILE.py:CLASS of a network with it"
+        part = f"{kind}={name}"
+    return CheckpointError(
+        f"{path} has a {kind} of somebody's own, {name}, which nobody has registered: add the "
+        f"--model {file}, or pass it, as load(path, {part}) and new_snn(args, {part}) take it"
+    )
 
 
 @torch.no_grad()
@@ -283,14 +329,10 @@ def take_own_parts(settings: dict[str, object], cls: type[nn.Module]) -> dict[st
     dict of {str: str}
         "gate", "rule", "readout" or "neuron" -> the name of its class.
     """
-    own_parts = {}
-    for kind, registry in cls.parts.items():
-        name = settings.get(kind)
-        if isinstance(name, str) and name not in registry:
-            own_parts[kind] = settings.pop(kind)
-    neuron = settings.pop("neuron", None)
-    if neuron is not None and neuron != cls.Neuron.__name__:
-        own_parts["neuron"] = neuron
+    own_parts = unregistered_parts(settings, cls)
+    for kind in own_parts:
+        del settings[kind]
+    settings.pop("neuron", None)
     if own_parts:
         for name in settings.keys() - cls.known_settings().keys():
             del settings[name]
@@ -311,11 +353,7 @@ def check_parts(path: str | os.PathLike, saved: dict, model: nn.Module) -> None:
     """
     for kind, name in saved.get("own_parts", {}).items():
         if model.settings.get(kind) != name:
-            raise CheckpointError(
-                f"{path} has a {kind} of somebody's own, {name}, which nobody has registered: "
-                "add the --model FILE.py that registers it, or pass it, as "
-                f"load(path, {kind}=...) and new_snn(args, {kind}=...) take it"
-            )
+            raise unknown_part_error(path, kind, name)
 
 
 def network_class(
@@ -411,18 +449,8 @@ def network_settings(
     except (ModelError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"{path}: its settings build no {cls.__name__} ({error}); use another copy, or add "
-            "the --model FILE.py that registers what they name (in Python import FILE"
-            f"{advice_on_parts(saved['settings'], cls)})"
+            "the --model FILE.py that registers what they name (in Python import FILE)"
         ) from None
-
-
-def advice_on_parts(settings: dict[str, object], cls: type[nn.Module]) -> str:
-    """Say how to give ``load`` a part that a checkpoint names and nobody registered."""
-    for kind, registry in cls.parts.items():
-        name = settings.get(kind)
-        if isinstance(name, str) and name not in registry:
-            return f", or load(path, {kind}={name}(...))"
-    return ""
 
 
 def ignored(saved: dict) -> str:

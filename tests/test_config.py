@@ -5,7 +5,7 @@ import pydoc
 
 import pytest
 import torch
-from conftest import module_of
+from conftest import DATA, module_of, refused
 
 import self_models
 from harness.runs.saving import save_checkpoint
@@ -178,10 +178,16 @@ def test_load_asks_for_parts_that_the_checkpoint_names_and_nobody_registered(tmp
     path = tmp_path / "own.pth"
     save_checkpoint(path, model)
 
-    with pytest.raises(CheckpointError, match=r"neuron Faint.*load\(path, neuron=Faint"):
+    with pytest.raises(
+        CheckpointError, match=r"gate of .*, Tight, .*load\(path, gate=Tight\("
+    ) as error:
         load(path)
-    with pytest.raises(CheckpointError, match=r"gate: unknown name 'Tight'.*gate=Tight\(\.\.\.\)"):
-        load(path, neuron=Faint)
+    with pytest.raises(
+        CheckpointError, match=r"neuron of .*, Faint, .*load\(path, neuron=Faint\)"
+    ):
+        load(path, gate=Tight(epsilon=0.4))
+    line = refused("obj1", f"--pretrained_snn {path} --output_dir {tmp_path} {DATA}")
+    assert line == f"error: {error.value}"  # scripts say the same
 
     again = load(path, gate=Tight(epsilon=0.4), neuron=Faint)
     assert again.settings == model.settings
