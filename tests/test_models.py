@@ -242,7 +242,7 @@ def test_thresholds_are_checked_when_set():
     model = tiny()
     count = len(model.thresholds)
 
-    for wrong in ([1.0], [0.0] * count, [math.nan] * count):
+    for wrong in ([1.0], [0.0] * count, [math.nan] * count, None, 1.0, [None] * count):
         with pytest.raises(ModelError, match="thresholds"):
             model.set_thresholds(wrong)
 

@@ -283,13 +283,29 @@ LABELS = torch.tensor([3, 4])
         ([DataLoader(TensorDataset(GREY[:0], LABELS[:0]))], "at least one image"),
         (
             [GREY, torch.zeros(3, dtype=torch.int64)],
-            r"a tensor \(2,\) of whole numbers, 0 to 9, not int64 of shape \(3,\)",
+            "data has 2 images, and labels has 3 entries: give each image one label",
         ),
+        # The first batch of 64 would be whole.
+        (
+            [GREY[:1].expand(100, -1, -1, -1), torch.zeros(70, dtype=torch.int64)],
+            "data has 100 images, and labels has 70 entries",
+        ),
+        ([GREY, [3, 4]], "labels must be a tensor or an array, not a list"),
+        ([GREY], "labels are missing"),
         ([GREY, torch.zeros(2)], "not float32"),
         ([GREY, torch.tensor([-1, 3])], "these are -1 to 3"),
         ([TensorDataset(GREY, LABELS + 6)], "these are 9 to 10"),
     ],
-    ids=["no image", "another number of labels", "fractions", "negative", "beyond the classes"],
+    ids=[
+        "no image",
+        "another number of labels",
+        "another number in the last batch",
+        "a list",
+        "no labels",
+        "fractions",
+        "negative",
+        "beyond the classes",
+    ],
 )
 def test_evaluate_refuses_what_is_no_set_of_images_with_labels(data, words):
     model = load_kind("ann")

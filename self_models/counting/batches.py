@@ -129,9 +129,30 @@ def split_data(
     -------
     iterable of Batch or of (images, labels)
         Of an ImageSet a Batch each; of everything else pairs of images and labels.
+
+    Raises
+    ------
+    ModelError
+        If labels are given, and they or the data are no tensor or array, or there are
+        not as many labels as images; and for a tensor or an array without labels.
     """
     if labels is not None:
-        return split_arrays(tensor_of(data), tensor_of(labels), batch_size)
+        images = tensor_of(data)
+        labels = tensor_of(labels)
+        for name, values in (("data", images), ("labels", labels)):
+            if not isinstance(values, torch.Tensor):
+                raise ModelError(
+                    f"{name} must be a tensor or an array, not a {type(values).__name__}"
+                )
+        labels = torch.atleast_1d(labels)
+        if len(images) != len(labels):
+            raise ModelError(
+                f"data has {len(images):,} images, and labels has {len(labels):,} entries: "
+                "give each image one label"
+            )
+        return split_arrays(images, labels, batch_size)
+    if isinstance(data, torch.Tensor | np.ndarray):
+        raise ModelError("labels are missing: give the class of each image")
     if hasattr(data, "batches"):  # an ImageSet
         return split_image_set(data, batch_size)
     if isinstance(data, Dataset):

@@ -305,10 +305,17 @@ class SpikingLayers:
         Raises
         ------
         ModelError
-            If their number is wrong, or a value is not above 0. Nothing is set then.
+            If they are no numbers, their number is wrong, or a value is not above 0.
+            Nothing is set then.
         """
         neurons = self.neurons()
-        thresholds = [float(value) for value in thresholds]
+        try:
+            thresholds = [float(value) for value in thresholds]
+        except (TypeError, ValueError):
+            raise ModelError(
+                f"thresholds must be {len(neurons)} numbers, one for each spiking layer, "
+                f"not {thresholds!r}"
+            ) from None
         if len(thresholds) != len(neurons):
             raise ModelError(
                 f"{len(thresholds)} thresholds given for {len(neurons)} spiking layers: "
