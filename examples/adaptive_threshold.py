@@ -60,6 +60,8 @@ class AdaptiveNeuron(SpikingNeuron):
         state : AdaptiveState
             After this timestep.
         """
+        # With --precision bfloat16 it arrives rounded; the state is to stay in float32.
+        current = current.to(self.threshold.dtype)
         if state is None:
             state = self.at_rest(current)
         theta = self.threshold * (1 + state.risen)

@@ -533,6 +533,23 @@ def test_an_adaptive_threshold_by_hand(tmp_path):
 
 
 @torch.no_grad()
+def test_an_adaptive_threshold_is_not_rounded_where_products_are(tmp_path):
+    model = build(named(ADAPTIVE_THRESHOLD.word(tmp_path)), default_threshold=1.0)
+    neuron = model.features[1]
+    rounded = torch.full((1, 1), 0.6, dtype=torch.bfloat16)
+    state = None
+    exact_state = None
+
+    for _ in range(6):
+        sent, state = neuron(rounded, state)
+        exact_sent, exact_state = neuron(rounded.float(), exact_state)
+
+    assert state.v.dtype == state.risen.dtype == torch.float32
+    assert torch.equal(state.v, exact_state.v)
+    assert torch.equal(sent, exact_sent)
+
+
+@torch.no_grad()
 def test_two_decoders_predict_their_mean(tmp_path):
     settings = {"gate": "open", "readout": "membrane_linear", "timesteps": 5}
     both = build(named(TWO_DECODERS.word(tmp_path)), **settings)
