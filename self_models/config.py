@@ -40,6 +40,7 @@ from self_models.basics.settings import (
     objective_setting,
     setting,
     settings_in,
+    suggest_fields,
     with_defaults,
 )
 from self_models.layers.architectures import PLANS, get_architecture
@@ -190,6 +191,7 @@ class NetworkConfig:
 
 
 @describe_fields
+@suggest_fields
 @dataclass(kw_only=True)
 class ANNConfig(NetworkConfig):
     """Settings of an ANN, see ``VGG_wFeedback``."""
@@ -231,6 +233,7 @@ class ANNConfig(NetworkConfig):
 
 
 @describe_fields
+@suggest_fields
 @dataclass(kw_only=True)
 class SNNConfig(NetworkConfig):
     """Settings of an SNN, ``VGG_SNN_STDB_wFeedback``. All times are in timesteps.

@@ -109,6 +109,21 @@ def test_a_wrong_value_is_one_line_that_names_the_field(field, value, line):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("config", "name", "line"),
+    [
+        (SNNConfig, "epsilom", "SNNConfig has no setting 'epsilom': did you mean epsilon? "),
+        (ANNConfig, "nrom", "ANNConfig has no setting 'nrom': did you mean norm? "),
+    ],
+)
+def test_a_name_that_is_no_setting_brings_the_one_that_is_like_it(config, name, line):
+    with pytest.raises(TypeError) as error:
+        config(**{name: 0.2})
+
+    assert str(error.value).startswith(line)
+    assert "\n" not in str(error.value)
+
+
 def test_the_flags_check_by_the_same_ranges():
     # A field and its flag are one declaration, so that they cannot drift apart.
     flags = module_of("snn").build_parser([]).settings

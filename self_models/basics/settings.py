@@ -430,6 +430,25 @@ def describe_fields(cls: type) -> type:
     return cls
 
 
+def suggest_fields(cls: type) -> type:
+    """Have a dataclass of settings say which field was meant by a name that is none.
+
+    Its TypeError for an unknown name then says what `choices` says.
+    """
+    init = cls.__init__
+    names = [field.name for field in dataclasses.fields(cls)]
+
+    @functools.wraps(init)
+    def init_with_suggestions(self, *args, **values):
+        for name in values:
+            if name not in names:
+                raise TypeError(f"{cls.__name__} has no setting {name!r}: {choices(name, names)}")
+        init(self, *args, **values)
+
+    cls.__init__ = init_with_suggestions
+    return cls
+
+
 def range_in_words(kind: object) -> str:
     """Return a sentence on the values that a kind allows, "" where any text may be."""
     if isinstance(kind, Choice):
