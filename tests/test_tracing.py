@@ -692,6 +692,39 @@ def test_other_words_for_the_same_make_the_same_network(network, usual, other):
     assert all(spikes.any() for spikes in expected_spikes)
 
 
+class WithChild(nn.Module):
+    """A residual network with x + x, one of whose layers has a name to choose."""
+
+    def __init__(self, name):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 3, 3, padding=1)
+        self.name = name
+        self.add_module(name, nn.Conv2d(3, 3, 3, padding=1))
+        self.end = nn.Linear(3, 4)
+
+    def forward(self, x):
+        x = self.conv(x).relu()
+        x = (x + self.get_submodule(self.name)(x)).relu()
+        return self.end((x + x).relu().mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    # what operations are called; layers that from_ann adds; what nn.ModuleDict has
+    "name",
+    ["add", "relu", "mean", "cat", "relu_worth", "add_1_again", "mean_pool", "keys", "pop"],
+)
+def test_a_layer_may_have_any_name(tmp_path, name):
+    x = torch.rand(8, 1, 6, 6)
+    torch.manual_seed(0)
+    usual = from_ann(WithChild("usual"), x, 5, engine="dense")
+    torch.manual_seed(0)
+    snn = from_ann(WithChild(name), x, 5, engine="dense")
+
+    assert torch.equal(snn(x).logits, usual(x).logits)
+    save_checkpoint(tmp_path / "x.pth", snn)
+    assert torch.equal(load(tmp_path / "x.pth", engine="dense")(x).logits, usual(x).logits)
+
+
 class ReusedSignal(nn.Module):
     """A signal that is used again after a ReLU6 has clipped it.
 

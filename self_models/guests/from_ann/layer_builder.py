@@ -31,6 +31,9 @@ from self_models.runtime.known_parts import KNOWN_FORMS, is_hooked
 from self_models.runtime.outputs import INPUT
 
 Shape = torch.Size
+# A TracedSNN has its modules in such a dictionary, which takes no module by the name of
+# one of its own attributes, such as keys.
+NO_MODULES = nn.ModuleDict()
 
 
 class LayerBuilder(fx.Interpreter):
@@ -136,6 +139,8 @@ class LayerBuilder(fx.Interpreter):
     def _add(self, module: nn.Module, sources: list[str], suffix: str = "") -> str:
         """Add a layer, named after the node that runs now, and return its name."""
         name = f"{self._node.name}{suffix}"
+        while name in self.layers or hasattr(NO_MODULES, name):
+            name += "_"
         self.layers[name] = Layer(name, module, tuple(sources), describe_node(self._node))
         return name
 
@@ -169,7 +174,8 @@ class LayerBuilder(fx.Interpreter):
         # signals, so they come before what is done for one; and reshapes are found by
         # their name alone, so they come last.
         operation = node.target
-        if operation in SUMS:
+        is_module = node.op == "call_module"
+        if operation in SUMS and not is_module:  # a module may be called add
             return self._add_sum(node, result)
         args, kwargs = self._other_arguments(node)
         if operation in CATS:
@@ -178,7 +184,7 @@ class LayerBuilder(fx.Interpreter):
         # All others take one signal, the first argument.
         signal = self.env[inputs[0]]
         sources = [self._sender_names[source] for source in inputs]
-        if node.op == "call_module" or operation in AS_MODULES:
+        if is_module or operation in AS_MODULES:
             module = self._module_of(node, args, kwargs)
             return self._add_module(module, sources, signal.shape, result.shape)
         if operation in CLAMPS or operation in CLAMPS_FROM_BELOW:
@@ -485,8 +491,11 @@ def fold_norm(layer: nn.Linear | nn.Conv2d, norm: nn.BatchNorm1d | nn.BatchNorm2
 
 def is_half_mean(node: fx.Node, value: torch.Tensor, signal: torch.Tensor) -> bool:
     """Return whether a node averages rows, or columns, and only means take that."""
-    if not node.users or any(user.target not in MEANS for user in node.users):
+    if not node.users:
         return False
+    for user in node.users:
+        if user.op == "call_module" or user.target not in MEANS:
+            return False
     if value.shape[:2] != signal.shape[:2]:
         return False
     return any(is_same(value, signal.mean(axis)) for axis in (2, 3))

@@ -1,6 +1,6 @@
 """The layers of an ANN, as they were traced, and what they are made of."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -95,14 +95,21 @@ class ScaleInserter:
     That weight can be multiplied by the layer's threshold, by which spikes become the
     ANN's activation.
 
+    Parameters
+    ----------
+    names : iterable of str
+        Names of all layers that will be added. No Scale gets one of them.
+
     Attributes
     ----------
     layers : list of Layer
         What has been built.
     """
 
-    def __init__(self):
+    def __init__(self, names: Iterable[str]):
         self.layers = []
+        self._names = set(names)
+        self._scale_of = {}  # name of a layer -> name of the Scale behind it
         # Name of a layer -> the neurons whose bare spikes it sends, that is spikes that
         # have met no weight since; or None if what it sends has met one. Pixels, of
         # "input", need none, since they are no spikes.
@@ -143,11 +150,15 @@ class ScaleInserter:
         """
         if self._bare_spikes_of[name] is None:
             return name
-        scale = f"{name}_worth"
-        if scale not in self._bare_spikes_of:
+        if name not in self._scale_of:
+            scale = f"{name}_worth"
+            while scale in self._names:
+                scale += "_"
+            self._names.add(scale)
             self.layers.append(Layer(scale, Scale(torch.ones(())), (name,)))
+            self._scale_of[name] = scale
             self._bare_spikes_of[scale] = None
-        return scale
+        return self._scale_of[name]
 
 
 def add_scales(layers: Sequence[Layer]) -> list[Layer]:
@@ -156,7 +167,7 @@ def add_scales(layers: Sequence[Layer]) -> list[Layer]:
     Spikes of several layers meet in a sum, or reach neurons or the end, without weights
     between.
     """
-    inserter = ScaleInserter()
+    inserter = ScaleInserter([layer.name for layer in layers])
     for layer in layers:
         inserter.add(layer)
     inserter.scaled(layers[-1].name)
