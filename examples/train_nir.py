@@ -1,6 +1,6 @@
 """Train a small network on recordings in SpikingJelly, and write it as NIR.
 
-    python -m examples.train_nir FOLDER network.nir
+    python examples/train_nir.py FOLDER network.nir
     wfeedback nir network.nir data/nmnist
 
 FOLDER has the recordings of each class in a folder of its own: FOLDER/CLASS/*. Training
@@ -9,6 +9,10 @@ N-MNIST that are not in data/nmnist.
 """
 
 import sys
+from pathlib import Path
+
+# So that it also runs as a file, from any folder.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import nir
 import torch
@@ -16,6 +20,10 @@ from spikingjelly.activation_based import functional, layer, neuron, surrogate
 from spikingjelly.activation_based.nir_exchange import export_to_nir
 from torch import nn
 
+from harness import UserError
+from harness.command_line.parser import Parser
+from harness.command_line.scripts import run_script
+from self_models.basics import ModelError
 from self_models.data.events import rows_in
 from self_models.data.folders import labelled_recordings
 
@@ -23,6 +31,7 @@ SECONDS_PER_STEP = 0.01
 STEPS = 30  # later events are left out; a recording of N-MNIST lasts about 0.3 s
 SHAPE = (2, 34, 34)  # polarity, height and width of N-MNIST
 EPOCHS = 30
+CLASSES = 10  # of the network
 
 
 def read_recordings(folder: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -39,12 +48,26 @@ def read_recordings(folder: str) -> tuple[torch.Tensor, torch.Tensor]:
         How many events each pixel has in each timestep.
     labels : Tensor of shape (recordings,), int64
         The number of each recording's class.
+
+    Raises
+    ------
+    UserError
+        If there are none, one cannot be read, or there are more than ten classes.
     """
     frames = []
     labels = []
-    for label, paths in enumerate(labelled_recordings(folder).values()):
+    recordings = labelled_recordings(folder)
+    if len(recordings) > CLASSES:
+        raise UserError(
+            f"{folder} has {len(recordings)} classes, and this network tells {CLASSES} apart"
+        )
+    for label, paths in enumerate(recordings.values()):
         for path in paths:
-            rows, _ = rows_in(path, SHAPE, SECONDS_PER_STEP)
+            try:
+                rows, _ = rows_in(path, SHAPE, SECONDS_PER_STEP)
+            except ModelError as error:
+                message = str(error).removeprefix(f"{path}: ")
+                raise UserError(f"{path}: {message}") from None
             events = torch.from_numpy(rows).long()  # timestep, polarity, row, column of each
             events = events[events[:, 0] < STEPS]
             counts = torch.zeros(STEPS, *SHAPE)
@@ -68,7 +91,7 @@ def new_network() -> nn.Sequential:
         layer.Conv2d(8, 16, 3, stride=2, padding=1),
         new_neurons(),
         layer.Flatten(),
-        layer.Linear(16 * 9 * 9, 10),
+        layer.Linear(16 * 9 * 9, CLASSES),
         new_neurons(),
     )
 
@@ -92,17 +115,24 @@ def train(net: nn.Sequential, frames: torch.Tensor, labels: torch.Tensor) -> Non
     functional.set_step_mode(net, "s")  # a call runs one timestep, which NIR describes
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     """Train on the folder that the command line names, and write the other file."""
-    folder, path = sys.argv[1:]
+    parser = Parser(__doc__.splitlines()[0])
+    parser.usage = "%(prog)s FOLDER FILE.nir"
+    parser.add_argument("folder", metavar="FOLDER", help="recordings, FOLDER/CLASS/*")
+    parser.add_argument("path", type=Path, metavar="FILE.nir", help="is written")
+    args = parser.parse_args(argv)
+    # Before the training, which takes minutes.
+    if args.path.is_dir() or not args.path.parent.is_dir():
+        raise UserError(f"{args.path}: give a file in a folder that is there")
     torch.manual_seed(0)
-    frames, labels = read_recordings(folder)
+    frames, labels = read_recordings(args.folder)
     net = new_network()
     train(net, frames, labels)
     graph = export_to_nir(net, frames[0, :1], dt=SECONDS_PER_STEP)
     graph.metadata["seconds_per_step"] = SECONDS_PER_STEP
-    nir.write(path, graph)
+    nir.write(args.path, graph)
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

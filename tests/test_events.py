@@ -372,13 +372,40 @@ def test_the_network_of_nirs_paper(tmp_path):
     assert (found["right"], found["recordings"]) == (98, 100)
 
 
+def run_example(*words, cwd):
+    """Run examples/train_nir.py from a folder, without the repository on its path."""
+    pytest.importorskip("spikingjelly")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment.pop("PYTHONPATH", None)
+    command = [sys.executable, str(REPOSITORY / "examples/train_nir.py"), *words]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=environment)
+
+
+@pytest.mark.others
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ((), "error: the following arguments are required: FOLDER, FILE.nir"),
+        (("none", "new.nir"), "error: none has no recordings"),
+        (("none", "none/new.nir"), "error: none/new.nir: give a file in a folder that is there"),
+        (("damaged", "new.nir"), "error: damaged/0/a.bin: its 3 bytes are no whole events"),
+    ],
+)
+def test_the_example_refuses_wrong_paths_in_one_line(tmp_path, words, line):
+    damaged = tmp_path / "damaged/0/a.bin"
+    damaged.parent.mkdir(parents=True)
+    damaged.write_bytes(b"abc")
+
+    done = run_example(*words, cwd=tmp_path)
+
+    assert done.returncode == 2
+    assert done.stderr.startswith(line)
+    assert done.stderr.count("\n") == 1
+
+
 @pytest.mark.others
 def test_the_example_trains_and_writes_what_runs(folder, tmp_path):
-    pytest.importorskip("spikingjelly")
-    command = [sys.executable, "-m", "examples.train_nir", str(folder), str(tmp_path / "new.nir")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, env=environment)
+    done = run_example(str(folder), "new.nir", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     found, _ = run_here(NIR, tmp_path / "new.nir", folder, f"--output_dir {tmp_path}")
 
