@@ -30,6 +30,7 @@ from self_models.counting.operations import (
     Convention,
     OperationCounter,
     conventions,
+    count_reached,
     energies,
     read_convention,
 )
@@ -422,7 +423,38 @@ def test_a_chain_reaches_what_its_layers_reach(layers):
 
     found = torch.from_numpy(chain.reach())
 
-    assert torch.equal(found.flatten(), reached_by(link).sum(1).double())
+    synapses = reached_by(link)
+    assert torch.equal(found.flatten(), synapses.sum(1).double())
+    active = torch.rand(20, *shape, generator=torch.Generator().manual_seed(0)) < 0.05
+    expected = sum(synapses[image.flatten()].any(0).sum().item() for image in active)
+    assert count_reached(link, active) == expected
+
+
+@pytest.mark.parametrize(
+    ("layer", "expected"),
+    [
+        # One spike reaches both output channels of its group, which are 1 x 1, and the
+        # two spikes of the second image those of both groups.
+        (nn.Conv2d(4, 4, 2, groups=2), 2 + 4),
+        # Each of the three spikes is in a window of its own, in its own channel.
+        (nn.AvgPool2d(2), 1 + 2),
+        (Scale(torch.tensor(-2.0)), 1 + 2),
+        # All four output channels take all inputs.
+        (nn.Conv2d(4, 4, 2), 4 + 4),
+    ],
+    ids=["groups", "average pool", "scale", "no groups"],
+)
+@torch.no_grad()
+def test_spikes_reach_the_neurons_of_their_own_channels(layer, expected):
+    shape = (4, 2, 2)
+    chain = Chain.of_modules([layer], shape, shape)
+    link = SimpleNamespace(chain=chain, modules=chain.modules)
+    active = torch.zeros(2, *shape, dtype=torch.bool)
+    active[0, 0, 0, 1] = True
+    active[1, 1, 1, 1] = True
+    active[1, 3, 0, 0] = True
+
+    assert count_reached(link, active) == expected
 
 
 @pytest.fixture(scope="module")

@@ -734,19 +734,29 @@ def count_reached(link: Link, active: torch.Tensor) -> float:
     float
         Over all N.
     """
-    # All channels of a place reach the same places, so one channel is enough.
     missing = [1] * (4 - active.dim())
-    places = active.view(*active.shape, *missing).float().amax(1, keepdim=True)
+    reached = active.view(*active.shape, *missing).float()  # above 0: something arrives
+    mixes = any(mixes_channels(module) for module in link.modules)
+    if mixes:
+        # All channels of a place reach the same neurons, so one channel is enough.
+        reached = reached.amax(1, keepdim=True)
     for module in link.modules:
         if isinstance(module, nn.Linear):
-            places = places.flatten(1).amax(1).view(-1, 1, 1, 1)
+            reached = reached.flatten(1).amax(1).view(-1, 1, 1, 1)
+        elif isinstance(module, LINEAR) and mixes:
+            ones = reached.new_ones(1, 1, *module.kernel_size)
+            reached = apply_layer(module, reached, ones, groups=1)
         elif isinstance(module, LINEAR):
-            ones = places.new_ones(1, 1, *module.kernel_size)
-            places = apply_layer(module, places, ones, groups=1)
-        else:
-            places = module(places)
-    num_channels = link.chain.after[0]
-    return (places > 0).sum().item() * num_channels
+            reached = apply_layer(module, reached, reached.new_ones(module.weight.shape))
+        elif hasattr(module, "kernel_size"):  # an average pool; a Scale moves nothing
+            reached = module(reached)
+    num_channels = link.chain.after[0] if mixes else 1
+    return (reached > 0).sum().item() * num_channels
+
+
+def mixes_channels(module: nn.Module) -> bool:
+    """Return whether each output channel of a layer takes all of its input channels."""
+    return isinstance(module, LINEAR) and getattr(module, "groups", 1) == 1
 
 
 @torch.inference_mode(False)  # it takes a gradient, whatever the caller is about
