@@ -521,8 +521,7 @@ def joins_images(self, x):
         ),
         pytest.param(
             Custom(lambda self, x: self.end(self.conv(x).mean(3).relu())),
-            r"^operation mean of .* is nothing that .*: x.mean\(\(2, 3\)\), the mean over rows"
-            " and",
+            r"^operation relu of .* takes a mean over rows, or over columns, alone: flatten\(1\) ",
             id="mean over columns",
         ),
         pytest.param(
@@ -690,6 +689,29 @@ def test_other_words_for_the_same_make_the_same_network(network, usual, other):
     assert len(all_spikes) == len(expected_spikes)
     assert all(map(torch.equal, all_spikes, expected_spikes))
     assert all(spikes.any() for spikes in expected_spikes)
+
+
+@pytest.mark.parametrize(
+    ("mean", "pool"),
+    [
+        pytest.param(lambda x: x.mean(3).flatten(1), (1, 6), id="mean(3)"),
+        pytest.param(lambda x: torch.mean(x, 2).flatten(1), (6, 1), id="mean(2)"),
+        pytest.param(lambda x: x.mean(3, keepdim=True).flatten(1), (1, 6), id="keepdim"),
+        pytest.param(lambda x: x.mean(-1).view(x.shape[0], -1), (1, 6), id="view"),
+    ],
+)
+def test_a_mean_over_one_axis_is_a_pool_of_that_axis(mean, pool):
+    torch.manual_seed(0)
+    ann = WithMean(mean)
+    ann.end = nn.Linear(36, 5)
+    x = torch.rand(8, 1, 8, 8)  # as many rows as columns: they must not be confused
+    pools = [layer.module for layer in trace_layers(ann, x) if layer.name.endswith("_pool")]
+
+    snn = from_ann(ann, x, 200)
+
+    assert [module.kernel_size for module in pools] == [pool]
+    assert torch.allclose(snn(x).logits / 200, ann(x), atol=0.02)
+    assert snn.runs_by == "event"
 
 
 class WithChild(nn.Module):

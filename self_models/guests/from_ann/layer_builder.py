@@ -61,6 +61,7 @@ class LayerBuilder(fx.Interpreter):
         self._node = None  # which runs now
         self._sender_names = {}  # node -> name of the layer, or "input", that sends the same
         self._half_means = {}  # node that averages one axis of a signal -> the signal's node
+        self._line_nodes = set()  # nodes that give (B, C, N), whose layer sends an image
 
     def run_node(self, node: fx.Node) -> object:
         """Run a node of the trace, and make a layer of it if it needs one.
@@ -173,6 +174,11 @@ class LayerBuilder(fx.Interpreter):
         # order of the tests matters in two places: sums and torch.cat take several
         # signals, so they come before what is done for one; and reshapes are found by
         # their name alone, so they come last.
+        if not self._line_nodes.isdisjoint(inputs) and result.dim() != 2:
+            raise self._refusal(
+                "takes a mean over rows, or over columns, alone",
+                "flatten(1) does right behind it, or x.mean((2, 3)) in its place",
+            )
         operation = node.target
         is_module = node.op == "call_module"
         if operation in SUMS and not is_module:  # a module may be called add
@@ -225,7 +231,9 @@ class LayerBuilder(fx.Interpreter):
         if before == after:
             return sources[0]
         if len(after) != 2 or after[0] != before[0]:
-            raise self._refusal("gives a signal another shape", "Flatten, or view(len(x), -1), do")
+            raise self._refusal(
+                "gives a signal another shape", "Flatten, or view(x.shape[0], -1), do"
+            )
         return self._add(nn.Flatten(), sources)
 
     def _add_clamp(
@@ -248,7 +256,8 @@ class LayerBuilder(fx.Interpreter):
 
         ``x.mean((2, 3))`` becomes a pool. ``x.mean(3).mean(2)`` becomes the same pool:
         for ``x.mean(3)`` no layer is added, it is only noted to be half a mean of x,
-        and its sender is that of x. For the second mean a pool of x is added.
+        and its sender is that of x. For the second mean a pool of x is added. If
+        something else than means takes ``x.mean(3)``, it becomes a pool of one row.
 
         Parameters
         ----------
@@ -278,9 +287,15 @@ class LayerBuilder(fx.Interpreter):
             if result.dim() == 4:  # keepdim: (B, C, 1, 1)
                 return pool
             return self._add(nn.Flatten(), [pool])
-        if is_image and not is_second and is_half_mean(node, result, signal):
+        axis = averaged_axis(result, signal) if is_image and not is_second else None
+        if axis is not None and is_taken_by_means(node):
             self._half_means[node] = origin
             return sources[0]
+        if axis is not None:
+            kernel = (1, signal.shape[3]) if axis == 3 else (signal.shape[2], 1)
+            if result.dim() == 3:  # the pool keeps the axis, with one place
+                self._line_nodes.add(node)
+            return self._add(nn.AvgPool2d(kernel), sources, "_pool")
         raise self._refusal(
             advice="x.mean((2, 3)), the mean over rows and columns, does, or AvgPool2d"
         )
@@ -489,16 +504,26 @@ def fold_norm(layer: nn.Linear | nn.Conv2d, norm: nn.BatchNorm1d | nn.BatchNorm2
     layer.bias.data = shift + layer.bias.data * scale
 
 
-def is_half_mean(node: fx.Node, value: torch.Tensor, signal: torch.Tensor) -> bool:
-    """Return whether a node averages rows, or columns, and only means take that."""
+def is_taken_by_means(node: fx.Node) -> bool:
+    """Return whether means take what a node gives, and nothing else does."""
     if not node.users:
         return False
     for user in node.users:
         if user.op == "call_module" or user.target not in MEANS:
             return False
+    return True
+
+
+def averaged_axis(value: torch.Tensor, signal: torch.Tensor) -> int | None:
+    """Return the axis, 2 or 3, over which a value is the mean of a signal, or None."""
     if value.shape[:2] != signal.shape[:2]:
-        return False
-    return any(is_same(value, signal.mean(axis)) for axis in (2, 3))
+        return None
+    for axis in (3, 2):
+        kept = signal.mean(axis, keepdim=True)
+        shapes = (kept.shape, kept.squeeze(axis).shape)
+        if value.shape in shapes and is_same(value, kept):
+            return axis
+    return None
 
 
 def is_same(values: torch.Tensor, others: torch.Tensor) -> bool:
