@@ -535,6 +535,41 @@ def test_linear_layers_are_folded_as_far_as_that_pays(signals, layers):
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
 
 
+def listen(module, *arguments):
+    """Do nothing, as a hook."""
+
+
+@pytest.mark.parametrize(
+    "register", ["register_forward_hook", "register_full_backward_hook"], ids=["forward", "back"]
+)
+def test_a_hooked_layer_stays_and_those_before_it_are_counted_at_their_size(register):
+    """A signal of 3 x 5 places is doubled to 6 x 10 and 12 x 20, the latter hooked."""
+    generate = nn.Sequential(
+        nn.ConvTranspose2d(8, 8, 2, stride=2, bias=False),
+        nn.ConvTranspose2d(8, 4, 3, padding=1, bias=False),
+        nn.ConvTranspose2d(4, 4, 2, stride=2, bias=False),
+        nn.ConvTranspose2d(4, 1, 3, padding=1, bias=False),
+    )
+    getattr(generate[2], register)(listen)
+    asked = []
+
+    def pays(chain, up, places):
+        asked.append((up, places))
+        return True
+
+    nodes = nodes_in_a_row(generate.named_children())
+    folded = fold_decoder(nodes, nodes[-1].name, 2, (12, 20), pays)
+
+    assert [node.name for node in folded] == ["1", "2", "3"]
+    assert folded[1].module is generate[2]
+    assert asked == [(generate[0], 2 * 3 * 5)]
+    signal = torch.rand(2, 8, 3, 5)
+    found = signal
+    for node in folded:
+        found = node.module(found)
+    torch.testing.assert_close(found, generate(signal), rtol=1e-4, atol=1e-5)
+
+
 def test_bfloat16_products_keep_float32_membranes_and_learn_as_well():
     """A rounded drive can flip a spike, so gradients differ; losses hardly do."""
     x = images(5)

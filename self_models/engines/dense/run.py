@@ -379,17 +379,17 @@ def fold_decoder(
     for node in nodes:
         num_takers.update(node.sources)
 
-    size = list(image_size)  # (height, width) of what the node gives
+    size = list(image_size)  # (height, width) of what the node gives, then of what it takes
     # The chain that takes what the node gives, and the name of the chain's node. Only
     # then the node can be folded in. None if another kind of node takes it.
     chain = None
     chain_name = None
     for node in row_backwards(by_name, end):
         module = node.module
-        is_transposed = type(module) is nn.ConvTranspose2d and not is_hooked(module)
+        if isinstance(module, nn.ConvTranspose2d):  # hooked or not, it may change the size
+            size = size_before(module, size)
+        is_transposed = type(module) is nn.ConvTranspose2d and not calls_hooks(module)
         if is_transposed and module.stride[0] > 1:
-            # Only such a layer changes the size: from here on that before it.
-            size = halved_size(size, module.output_padding)
             # What others take, too, must stay there as a node.
             may_fold = chain is not None and num_takers[node.name] == 1 and is_up_layer(module)
             if may_fold and pays(chain, module, signals * prod(size)):
@@ -417,9 +417,19 @@ def row_backwards(by_name: dict[str, Node], end: str) -> list[Node]:
     return row
 
 
-def halved_size(size: Sequence[int], output_padding: Sequence[int]) -> list[int]:
-    """Return the (height, width) before a layer that doubles both, and adds some."""
-    return [(length - added) // 2 for length, added in zip(size, output_padding, strict=True)]
+def size_before(module: nn.ConvTranspose2d, size: Sequence[int]) -> list[int]:
+    """Return the (height, width) before a layer that gives this one."""
+    before = []
+    for axis, length in enumerate(size):
+        extent = module.dilation[axis] * (module.kernel_size[axis] - 1) + 1
+        stretched = length + 2 * module.padding[axis] - module.output_padding[axis] - extent
+        before.append(stretched // module.stride[axis] + 1)
+    return before
+
+
+def calls_hooks(module: nn.Module) -> bool:
+    """Return whether a call of a module, or its backward pass, calls a hook."""
+    return bool(is_hooked(module) or module._backward_hooks or module._backward_pre_hooks)
 
 
 def is_up_layer(module: nn.ConvTranspose2d) -> bool:
