@@ -294,9 +294,15 @@ def accuracies_of_ann(network: TrainedNetwork, test: ImageSet, word: str) -> tup
     Raises
     ------
     UserError
-        If the ANN has not the network's encoder and classifier.
+        If the ANN has not the network's encoder and classifier, and for a network that
+        ``from_ann`` has traced.
     """
     path = network.args.against
+    if "nodes" in network.model.settings:
+        raise UserError(
+            f"--against {path}: the ANN of {word}, by from_ann, is in no checkpoint of ours: "
+            "leave out --against"
+        )
     ann = ann_of(path, network.args)
     shapes = {name: value.shape for name, value in ann.named_parameters()}
     for name, value in network.model.named_parameters():

@@ -877,6 +877,17 @@ def test_what_needs_a_prediction_refuses_a_traced_network(traced, script, flags,
     assert words in line
 
 
+def test_a_traced_network_has_no_ann_of_ours_and_no_architecture(traced, tmp_path):
+    ann = REPOSITORY / "trained_models/ann/ann_baseline.pth"
+    flags = f"--limit_test 20 --output_dir {tmp_path}"
+
+    line = refused("energy", f"{traced} --against {ann}", flags)
+    _, said = run_here("obj1", f"--pretrained_snn {traced} -a VGG9", flags)
+
+    assert line.endswith("by from_ann, is in no checkpoint of ours: leave out --against")
+    assert "note: without effect here: --architecture" in said
+
+
 def run_block(page, title, variables):
     """Run the Python block of a page that begins with this comment."""
     (block,) = re.findall(rf"^```python\n(# {title}\n.*?)^```$", page, re.M | re.S)

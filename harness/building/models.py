@@ -444,6 +444,8 @@ def lines_on_flags(args: Arguments, model: Network, start: object) -> Iterator[s
     idle = idle_settings(model)
     if "gate" in args.typed and model.gate.reacts and not model.has_feedback:
         idle.add("gate")
+    if "nodes" in model.settings:  # which are the network's layers, by from_ann
+        idle.add("architecture")
     idle |= flags_without_effect(args)
     if start.kind != "run":  # a run that goes on is told the flags that it began with
         idle |= unused_flags(args.parser.settings, vars(args))
