@@ -425,6 +425,22 @@ def test_the_committed_network_in_eight_bits_has_weights_of_eight_bits(in_eight_
     assert size < 512_000
 
 
+@pytest.mark.parametrize("fold", [False, True])
+def test_a_hook_is_refused_since_a_folded_layer_would_lose_it(fold):
+    model = load(QUICK)
+    name, strided = next(
+        (name, layer)
+        for name, layer in model.named_modules()
+        if isinstance(layer, nn.Conv2d) and layer.stride == (2, 2)
+    )
+    hook = strided.register_forward_hook(lambda *_: None)
+
+    with pytest.raises(ModelError, match=rf"{name} \(Conv2d\) has a hook, .*: remove it"):
+        quantize(model, fold)
+    hook.remove()
+    quantize(model, fold)
+
+
 def test_what_has_no_form_in_whole_numbers_is_refused_by_name(tmp_path):
     model = load(QUICK, weights="int8")
     words = "weights int8 does not know the gate contrast: load it with weights='float32'"

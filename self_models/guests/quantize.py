@@ -47,7 +47,7 @@ from self_models.layers.stages import LINEAR
 from self_models.objectives.encoders import ENCODINGS, Encoding, direct
 from self_models.runtime.chains import Chain
 from self_models.runtime.graph import nodes_in_a_row
-from self_models.runtime.known_parts import check_known
+from self_models.runtime.known_parts import check_known, is_hooked
 from self_models.runtime.outputs import INPUT
 from self_models.runtime.state import RunState, View
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
@@ -567,6 +567,13 @@ def check_quantizable(model: SpikingLayers) -> None:
             f"{WHO} is for SNNs, and this is an ANN: convert it with snn_wFeedback.py first"
         )
     check_known(model, WHO, INSTEAD, but=())
+    for name, module in model.named_modules():
+        # It would see whole numbers, or be lost with a layer that is folded.
+        if is_hooked(module):
+            raise ModelError(
+                f"{WHO}: {name} ({type(module).__name__}) has a hook, or a forward of its own: "
+                "remove it"
+            )
     if not hasattr(model, "features"):
         raise ModelError(
             f"{WHO} is for networks of a plan, and this one has an ANN's own layers: "
