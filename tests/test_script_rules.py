@@ -1427,6 +1427,32 @@ def test_the_best_epoch_of_a_run_that_goes_on(ended, tmp_path, flags, run, epoch
     assert f"best: epoch {epoch}, " in said
 
 
+@pytest.mark.parametrize(
+    ("flags", "goes_on_in"),
+    rows(
+        [
+            ("its own folder", "", "x"),
+            ("a folder that is typed", "--output_dir {here}", "here"),
+            ("another run", "--run_name y", "here"),
+            ("the same run", "--run_name x", "x"),
+        ]
+    ),
+)
+@pytest.mark.parametrize("name", ["snn", "ann"])
+def test_where_a_run_goes_on(ended, tmp_path, monkeypatch, name, flags, goes_on_in):
+    """--resume PATH goes on in the folder of its file, from wherever it is typed."""
+    shutil.copytree(ended, tmp_path / "x")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    last = tmp_path / f"x/trained_models/{name}/x_last.pth"
+    run_here(name, f"--resume {last} --epochs 3", flags.format(here=tmp_path / "here"))
+    run = "y" if "y" in flags else "x"
+    for folder in ("x", "here"):
+        epochs = records(tmp_path / folder / f"logs/{name}/{run}.jsonl", "epoch")
+        has_gone_on = 3 in [record["epoch"] for record in epochs]
+        assert has_gone_on == (folder == goes_on_in)
+
+
 # "The learning rate is computed anew": of three epochs in place of two, from the first
 # step on.
 def test_the_learning_rate_is_computed_anew(tmp_path, monkeypatch):

@@ -21,11 +21,19 @@ from typing import NamedTuple, NoReturn
 import torch
 
 from harness import UserError
-from harness.arguments import Arguments, set_found
+from harness.arguments import Arguments, set_found, take_over
 from harness.command_line.recipes import STARTS
 from harness.runs import ranks
 from harness.runs.ranks import end_at_once, handling
-from harness.runs.run import COMMANDS, Paths, asked_name, numbered, program, run_name
+from harness.runs.run import (
+    COMMANDS,
+    Paths,
+    asked_name,
+    folder_of_run,
+    numbered,
+    program,
+    run_name,
+)
 from harness.training.last_checkpoint import Finished
 from self_models.basics import HOME, ModelError
 from self_models.basics.settings import choices
@@ -180,7 +188,7 @@ def train_each(
     SeedsFailed
         Where some seeds failed, after the others are done.
     """
-    args = parser.parse_args(argv)
+    args = read_flags(parser, argv, kind)
     if not args.seeds:
         return train(args)
     wrong = OF_ONE_RUN.intersection(args.typed)
@@ -192,6 +200,31 @@ def train_each(
     seeds = dict.fromkeys(args.seeds)  # each once, in order
     runs = [run_of_seed(parser, words, kind, seed) for seed in seeds]
     return train_in_turn(train, runs)
+
+
+def read_flags(parser: object, words: list[str] | None, kind: str) -> Arguments:
+    """Read the command line of a training.
+
+    With ``--resume PATH`` the run goes on in the folder where it was, unless flags name
+    another folder, or another run.
+
+    Parameters
+    ----------
+    parser : Parser
+    words : list of str or None
+        None: what was typed.
+    kind : {"ann", "snn"}
+        What is trained.
+    """
+    args = parser.parse_args(words)
+    if args.resume in ("", "last") or args.test_only:
+        return args
+    last = Path(args.resume)
+    folder = folder_of_run(kind, last)
+    is_same_run = asked_name(kind, args) == last.stem.removesuffix("_last")
+    if folder and is_same_run:
+        take_over(args, {"output_dir": str(folder)}, "followed")
+    return args
 
 
 class SeedRun(NamedTuple):
@@ -233,7 +266,7 @@ def run_of_seed(parser: object, words: list[str], kind: str, seed: int) -> SeedR
     UserError
         If its files are there already.
     """
-    args = parser.parse_args([*words, "--seed", str(seed)])
+    args = read_flags(parser, [*words, "--seed", str(seed)], kind)
     if "run_name" in args.given or not args.run_name:  # else a recipe has named it
         set_found(args, run_name=numbered(asked_name(kind, args), seed))
     name = run_name(kind, args)

@@ -200,6 +200,16 @@ class PublishedPaths(Paths):
         self.logs = HOME / "logs" / "published" / kind
 
 
+def folder_of_run(kind: str, last: Path) -> Path | None:
+    """Return the ``output_dir`` of the run that wrote a last checkpoint.
+
+    None where the file does not lie as a run of this kind writes it.
+    """
+    folder = last.absolute().parent.parent.parent
+    paths = Paths(kind, last.stem.removesuffix("_last"), folder)
+    return path_from_here(folder) if paths.wrote(last) else None
+
+
 def path_from_here(path: Path) -> Path:
     """Return a path as one would type it: relative, below the present folder."""
     here = Path.cwd()
