@@ -1483,7 +1483,8 @@ def test_holdout_and_epochs_are_stored_as_found(ended):
     assert record["parameters"]["holdout"] == 1 and record["origins"]["holdout"] == "found"
 
 
-# "What follows from other values (below recipe and typed; on resume, too)."
+# What follows from other values has followed when the run began: on resume nothing is
+# derived anew.
 @pytest.mark.parametrize(
     ("first", "second", "expected"),
     rows(
@@ -1492,13 +1493,25 @@ def test_holdout_and_epochs_are_stored_as_found(ended):
                 "recordings",
                 f"--dataset {{moving}} {SMALL}",
                 "",
-                {"blocking": ("dynamic", "followed"), "timesteps": (FRAMES, "checkpoint")},
+                {"blocking": ("dynamic", "checkpoint"), "timesteps": (FRAMES, "checkpoint")},
+            ),
+            (
+                "recordings, that would not reopen",
+                f"--dataset {{moving}} {SMALL} --blocking permanent",
+                "",
+                {"blocking": ("permanent", "checkpoint")},
             ),
             (
                 "an epsilon that is given",
                 f"{NEW} --epsilon 0.2 --gate open",
                 "--epsilon 0.2",
-                {"gate": ("block", "followed")},
+                {"gate": ("open", "checkpoint")},
+            ),
+            (
+                "an epsilon that made the gate block",
+                f"{NEW} --epsilon 0.2",
+                "--epsilon 0.2",
+                {"gate": ("block", "checkpoint")},
             ),
             (
                 "an epsilon that is not",
