@@ -13,11 +13,12 @@ from typing import NamedTuple
 
 from harness import UserError
 from harness.arguments import Arguments
+from harness.building.idle_flags import needs_of_compare, refuse_idle
 from harness.building.models import OF_REPOSITORY
 from harness.command_line.parser import Parser, add_output_flag, flag_type
 from harness.command_line.posthoc import evaluate, open_as_trained, posthoc_parser
 from harness.command_line.recipes import as_flags, find, names
-from harness.command_line.scripts import run_script
+from harness.command_line.scripts import check_seeds, run_script
 from harness.measuring import comparing
 from harness.measuring.comparing import Series
 from harness.measuring.log_lines import counts_operations, running
@@ -109,6 +110,7 @@ def build_parser(argv: list[str] | None = None) -> Parser:
 def main(argv: list[str] | None = None) -> list[tuple[Series, Series | None]]:
     """Print how the networks differ; return the pairs that are compared."""
     args = build_parser(argv).parse_args(argv)
+    refuse_idle(args, needs_of_compare(args), args)
     if args.output and Path(args.output).exists() and not args.overwrite:
         raise UserError(
             f"{args.output} exists: --overwrite replaces it, --output writes elsewhere"
@@ -276,7 +278,8 @@ def measure(args: Arguments, flags: list[str]) -> list[Series]:
         seeds.
     """
     words = list(dict.fromkeys(args.networks))
-    seeds = list(dict.fromkeys(args.seeds))
+    check_seeds(args.seeds)
+    seeds = args.seeds
     networks = {}
     for word in words:
         networks[word] = [find_network(word, seed, args.output_dir) for seed in seeds]

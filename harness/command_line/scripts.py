@@ -196,10 +196,17 @@ def train_each(
         raise UserError(
             f"--{min(wrong)} is of one run, and --seeds makes several: leave out one of the two"
         )
+    check_seeds(args.seeds)
     words = list(sys.argv[1:] if argv is None else argv)
-    seeds = dict.fromkeys(args.seeds)  # each once, in order
-    runs = [run_of_seed(parser, words, kind, seed) for seed in seeds]
+    runs = [run_of_seed(parser, words, kind, seed) for seed in args.seeds]
     return train_in_turn(train, runs)
+
+
+def check_seeds(seeds: list[int]) -> None:
+    """Raise UserError for a seed that --seeds names twice."""
+    for seed in seeds:
+        if seeds.count(seed) > 1:
+            raise UserError(f"--seeds names {seed} twice: a seed is one run, so name it once")
 
 
 def read_flags(parser: object, words: list[str] | None, kind: str) -> Arguments:
