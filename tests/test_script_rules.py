@@ -403,14 +403,15 @@ def test_what_was_not_typed_contradicts_nothing(made, tmp_path, table, flags, ex
 
 
 # "A bare command is refused, with a hint; it must not begin 100 epochs."
+@pytest.mark.parametrize("words", [None, []], ids=["in a shell", "called with no words"])
 @pytest.mark.parametrize("name", ["ann", "snn"])
-def test_a_bare_command_is_refused(tmp_path, monkeypatch, name):
+def test_a_bare_command_is_refused(tmp_path, monkeypatch, name, words):
     for cls in (VGG_wFeedback, VGG_SNN_STDB_wFeedback):
         monkeypatch.setattr(cls, "forward", None)  # else a fault would train for hours
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [f"{name}_wFeedback.py"])
     with contextlib.redirect_stderr(io.StringIO()) as err, pytest.raises(SystemExit) as stop:
-        run_script(module_of(name).main)
+        run_script(lambda: module_of(name).main(words))
     assert stop.value.code == 2 and err.getvalue().count("\n") == 1
     assert "nothing to do: --preset quick_feedback trains in minutes" in err.getvalue()
     assert list(tmp_path.iterdir()) == []

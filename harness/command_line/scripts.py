@@ -188,6 +188,8 @@ def train_each(
     SeedsFailed
         Where some seeds failed, after the others are done.
     """
+    if argv is not None and not argv:  # as where nothing is typed
+        parser.error(parser.bare)
     args = read_flags(parser, argv, kind)
     if not args.seeds:
         return train(args)
