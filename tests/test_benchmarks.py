@@ -359,6 +359,31 @@ def test_moving_counts_by_hand(tmp_path, monkeypatch):
     )  # one update from there
 
 
+def moving_row(arm, lost):
+    """Return a row of a scene in grey, in which an arm loses so many points."""
+    accuracy = {"ours": 0.9, "send-on-delta": 0.1}[arm]
+    return {
+        "arm": arm,
+        "epsilon": 0.3,
+        "events": [1.0, 1.0, 1.0],
+        "points_lost": lost,
+        "of_true": accuracy,
+        "inside": {"of": arm},
+    }
+
+
+def test_the_accuracy_shown_at_equal_accuracy_is_ours_or_none():
+    """Another arm's is not, where ours loses more than the limit at any epsilon."""
+    columns = {
+        "one": [moving_row("send-on-delta", 0.1), moving_row("ours", 0.2)],
+        "two": [moving_row("send-on-delta", 0.1), moving_row("ours", 0.5)],
+    }
+    found = moving.at_equal_accuracy(columns)
+    assert list(found) == ["one"]
+    ((row,),) = found.values()
+    assert row["accuracy"] == 0.9 and row["inside"] == {"of": "ours"}
+
+
 # --- fuzz.py
 
 

@@ -11,6 +11,7 @@ from harness.measuring.comparing import interval
 from self_models.counting.operations import conventions
 
 LOST = 0.3  # points of accuracy that an arm may lose, in grey
+OURS = "ours"  # the arm whose accuracy and spikes are shown
 
 
 # --- finding rows
@@ -63,21 +64,23 @@ def at_equal_accuracy(columns: dict[str, list[dict]]) -> dict[str, list[dict]]:
     dict of str to list of dict
         A row for each seed. Of each arm it has the events at the largest epsilon up to
         which the arm loses at most LOST points, and this epsilon. Arms that always lose
-        more are left out, and so are columns without rows. What else it has is that of
-        the last arm, which is ours.
+        more are left out. What else it has is that of OURS: columns in which this
+        always loses more are left out, too.
     """
     found = {}
     for column, rows in columns.items():
         arms = dict.fromkeys(row["arm"] for row in rows)
-        of_arms = [rows_within(rows, arm) for arm in arms]
-        of_arms = [of_arm for of_arm in of_arms if of_arm]
+        of_arms = {arm: rows_within(rows, arm) for arm in arms}
+        if not of_arms.get(OURS):
+            continue
+        of_arms = [of_arm for of_arm in of_arms.values() if of_arm]
         for of_seed in zip(*of_arms, strict=True):
-            last = of_seed[-1]
+            by_arm = {row["arm"]: row for row in of_seed}
             together = {
-                "events": {row["arm"]: row["events"] for row in of_seed},
-                "epsilon": {row["arm"]: row["epsilon"] for row in of_seed},
-                "accuracy": last["of_true"],
-                "inside": last["inside"],
+                "events": {arm: row["events"] for arm, row in by_arm.items()},
+                "epsilon": {arm: row["epsilon"] for arm, row in by_arm.items()},
+                "accuracy": by_arm[OURS]["of_true"],
+                "inside": by_arm[OURS]["inside"],
             }
             found.setdefault(column, []).append(together)
     return found
@@ -214,7 +217,9 @@ def in_words(values: list[float | None], form: str) -> str:
 
 
 def arm_cell(rows: list[dict], arm: str) -> str:
-    """Return the events of an arm; of rows in grey its epsilon, too."""
+    """Return the events of an arm; of rows in grey its epsilon, too, or a dash."""
+    if arm not in rows[0]["events"]:
+        return "-"
     cell = in_words([sent_by(row, arm) for row in rows], ".1f")
     if "epsilon" in rows[0]:
         cell += f" ({rows[0]['epsilon'][arm]})"
@@ -236,8 +241,10 @@ def summary(columns: dict[str, list[dict]]) -> Iterator[str]:
     """
     yield "| | " + " | ".join(columns) + " |"
     yield "| --- |" + " --- |" * len(columns)
-    first_column = next(iter(columns.values()))
-    for arm in first_column[0]["events"]:
+    arms = {}
+    for rows in columns.values():
+        arms |= dict.fromkeys(rows[0]["events"])
+    for arm in arms:
         yield table_line([arm, *(arm_cell(rows, arm) for rows in columns.values())])
     for line in LINES:
         cells = []
@@ -253,6 +260,9 @@ def print_summary(rows: list[dict], grey: bool) -> None:
         columns = by_kind(rows, noise)
         if grey:
             columns = at_equal_accuracy(columns)
+        if not columns:
+            print(f"noise {noise:g}: {OURS} loses more than {LOST} points at every epsilon\n")
+            continue
         for line in summary(columns):
             print(line)
         print()
