@@ -7,6 +7,7 @@ images and as the other flags say.
 
 import harness.idle_threads  # noqa: F401  (before torch)
 
+import re
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -119,6 +120,8 @@ def main(argv: list[str] | None = None) -> list[tuple[Series, Series | None]]:
     several = measure(args, flags)
     if args.at_accuracy:
         several = comparing.at_equal_accuracy(several, args.at_accuracy)
+        for note in comparing.notes_on_accuracy(several, args.at_accuracy):
+            print(note)
     pairs = comparing.pairs_of(several)
 
     for series, other in pairs:
@@ -317,9 +320,13 @@ def check_comparable(several: list[Series], seeds: list[int]) -> None:
     first = several[0]
     for series in several:
         if series.on != first.on:
+            advice = "compare networks of one data set"
+            for each in (first, series):
+                if re.fullmatch("[0-9,]+ test images", each.on):
+                    advice = f"the log of {each.name} does not name its data set"
             raise UserError(
                 f"{first.name} was evaluated on {first.on}, {series.name} on {series.on}: "
-                "compare networks of one data set; --evaluate takes the same images of it for all"
+                f"{advice}; --evaluate takes the same images of it for all"
             )
         if len(series.results) < len(seeds):
             seeds_of_series = " ".join(str(seed) for seed in series.results)
