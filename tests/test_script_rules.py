@@ -1404,6 +1404,7 @@ def test_a_fresh_start_says_so(tmp_path):
     record = begun("snn", f"--resume {NEW} {MAKE}", folder=tmp_path)
     last = tmp_path / "trained_models/snn/x_last.pth"
     assert f"{last} is not there yet: the run begins" in record.said and last.is_file()
+    assert record.began == "started"
 
 
 # "`best` is kept only for the same run." No epoch is as good as this one says that it

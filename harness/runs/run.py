@@ -371,7 +371,8 @@ class Run(Paths, AbstractContextManager):
 
         waiting = self._records
         self._records = read_records(self.json_path)  # of the run that goes on, if there is one
-        began = "resumed" if self.is_resumed else "started"
+        goes_on = self.is_resumed and self.last_path.exists()  # else --resume begins it
+        began = "resumed" if goes_on else "started"
         for record in (opening_record(self.args, self.name, began), *waiting):
             self._append(record)
         self._write_log()
