@@ -132,6 +132,24 @@ def test_one_seed_fails_and_the_others_are_trained(tmp_path):
     assert begun == [0, 1, 2]
 
 
+@pytest.mark.parametrize(("failing", "status"), [(0, 2), (1, 1)])
+def test_the_status_of_a_rank_whose_seed_fails(tmp_path, capsys, monkeypatch, failing, status):
+    """It is that of bad input only where no seed has begun."""
+
+    def train(args):
+        if args.seed == failing:
+            raise UserError("the disk is full")
+
+    words = f"-a VGG5_small --run_name x --seeds 0 1 2 --output_dir {tmp_path}".split()
+    monkeypatch.setattr(scripts.ranks, "count", lambda: 2)
+    with pytest.raises(SystemExit) as stop:
+        scripts.run_script(lambda: train_each(train, build_parser(), words, "snn"))
+    assert stop.value.code == status
+    line = capsys.readouterr().err
+    assert line.startswith(f"error (rank 0): seed {failing}, run x")
+    assert "the disk is full; not begun: --seeds " in line
+
+
 def test_lines_and_status_where_seeds_fail(tmp_path, capsys):
     """A line for each run that has begun; a single one if none could begin."""
     names = f"--run_name x --seeds 0 1 --output_dir {tmp_path}"

@@ -75,7 +75,7 @@ def run_script(main: Callable[[], object]) -> None:
             main()
         except SeedsFailed as error:
             for line in str(error).splitlines():
-                print(f"error: {line}", file=sys.stderr)
+                print(f"{error_prefix()}: {line}", file=sys.stderr)
             sys.exit(1)
         except (UserError, ModelError) as error:
             fail(str(error), 2)
@@ -146,11 +146,15 @@ def in_one_line(error: Exception) -> str:
 
 def fail(message: str, status: int) -> NoReturn:
     """End the script with one line on standard error; it names one rank of several."""
-    prefix = "error"
-    if ranks.count() > 1:
-        prefix = f"error (rank {ranks.rank()})"
-    print(f"{prefix}: {' '.join(message.split())}", file=sys.stderr)
+    print(f"{error_prefix()}: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(status)
+
+
+def error_prefix() -> str:
+    """Return what a line on an error begins with; it names one rank of several."""
+    if ranks.count() > 1:
+        return f"error (rank {ranks.rank()})"
+    return "error"
 
 
 # --- one run for each seed
@@ -345,7 +349,8 @@ def train_in_turn(train: Callable[[Arguments], object], runs: list[SeedRun]) -> 
     Raises
     ------
     UserError, SeedsFailed
-        As ``train_each`` has them. Of several ranks the first error ends all.
+        As ``train_each`` has them. Of several ranks the first error ends all; it is a
+        UserError only where no seed has begun.
     """
     results = []
     failures = []
@@ -360,12 +365,14 @@ def train_in_turn(train: Callable[[Arguments], object], runs: list[SeedRun]) -> 
             has_begun = True
         except (UserError, ModelError, RuntimeError, MemoryError) as error:
             failure = SeedFailure(run, message_on_failure(error))
-            if ranks.count() > 1:  # the others may wait for this rank, and cannot go on
-                raise UserError(failure.line + seeds_not_begun(runs[number + 1 :])) from None
-            print_once(f"failed: {failure.message}")
-            failures.append(failure)
             if getattr(error, "had_begun", False):
                 has_begun = True
+            if ranks.count() > 1:  # the others may wait for this rank, and cannot go on
+                line = failure.line + seeds_not_begun(runs[number + 1 :])
+                failed = SeedsFailed if has_begun else UserError
+                raise failed(line) from None
+            print_once(f"failed: {failure.message}")
+            failures.append(failure)
     messages = {failure.message for failure in failures}
     if not has_begun and len(messages) == 1:  # it concerns all seeds, so none is named
         raise UserError(messages.pop())
