@@ -1458,6 +1458,14 @@ def test_where_a_run_goes_on(ended, tmp_path, monkeypatch, name, flags, goes_on_
         assert has_gone_on == (folder == goes_on_in)
 
 
+def test_a_run_goes_on_in_its_folder_where_its_path_goes_up(ended, tmp_path, monkeypatch):
+    shutil.copytree(ended, tmp_path / "x")
+    monkeypatch.chdir(tmp_path / "x/trained_models/ann")
+    run_here("snn", "--resume ../snn/x_last.pth --epochs 3")
+    epochs = records(tmp_path / "x/logs/snn/x.jsonl", "epoch")
+    assert [record["epoch"] for record in epochs] == [1, 2, 3]
+
+
 # "The learning rate is computed anew": of three epochs in place of two, from the first
 # step on.
 def test_the_learning_rate_is_computed_anew(tmp_path, monkeypatch):

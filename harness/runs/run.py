@@ -4,6 +4,7 @@ import glob
 import hashlib
 import importlib.metadata
 import json
+import os
 import platform
 import re
 import shlex
@@ -205,7 +206,8 @@ def folder_of_run(kind: str, last: Path) -> Path | None:
 
     None where the file does not lie as a run of this kind writes it.
     """
-    folder = last.absolute().parent.parent.parent
+    # Without "..", which would count as a folder.
+    folder = Path(os.path.abspath(last)).parent.parent.parent
     paths = Paths(kind, last.stem.removesuffix("_last"), folder)
     return path_from_here(folder) if paths.wrote(last) else None
 
