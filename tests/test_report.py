@@ -177,6 +177,17 @@ def test_training_images_are_none_of_a_run_that_judged_test_images(tmp_path):
     ]
 
 
+def test_a_script_that_trains_evaluates_no_held_out_images(tmp_path):
+    # A recipe names them all the same.
+    evaluated = {"test_only": True, "select": "held-out", "pretrained_snn": "b.pth"}
+    logs = []
+    for holdout in (5, 9):
+        parameters = opening(**evaluated, holdout=holdout, limit_train=10 * holdout, seed=holdout)
+        logs.append(write(tmp_path / f"{holdout}.jsonl", parameters, MEASURED))
+    text, _ = report(*logs, page=tmp_path / "page.html")
+    assert rows_below("Flags that differ", text) == [["flag", "5", "9"], ["seed", "5", "9"]]
+
+
 def test_each_picture_has_a_sentence_on_what_it_shows(tmp_path, page_of_three_runs):
     said = re.findall('alt="(.*?)"', page_of_three_runs)
     assert len(said) == page_of_three_runs.count("<img ")

@@ -238,7 +238,9 @@ def used_flags(run: RunLog, known: dict[str, Setting]) -> dict[str, str]:
     if values.get("test_only"):
         unused |= LOSS_FLAGS
         converts = bool(values.get("pretrained_ann")) and not values.get("pretrained_snn")
-        if not values.get("holdout"):  # the test images are judged
+        # The test images are judged; only scripts that train have --select, and these
+        # judge no others.
+        if "select" in values or not values.get("holdout"):
             unused.add("holdout")
             if not converts:
                 unused.add("limit_train")
