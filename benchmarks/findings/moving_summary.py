@@ -89,9 +89,19 @@ def at_equal_accuracy(columns: dict[str, list[dict]]) -> dict[str, list[dict]]:
 # --- figures of one row, in which events are [in all frames, after a change, elsewhere]
 
 
-def sent_by(row: dict, arm: str) -> float:
-    """Return an arm's events per frame."""
+def sent_by(row: dict, arm: str) -> float | None:
+    """Return an arm's events per frame, None of an arm that is left out."""
+    if arm not in row["events"]:
+        return None
     return row["events"][arm][0]
+
+
+def fewer_than(row: dict, arm: str) -> float | None:
+    """Return how many events less than an arm ours sends, None if it is left out."""
+    sent = sent_by(row, arm)
+    if sent is None:
+        return None
+    return sent - sent_by(row, OURS)
 
 
 def after_changes(row: dict) -> float:
@@ -104,14 +114,17 @@ def elsewhere(row: dict) -> float:
     return row["events"]["ours"][2]
 
 
-def times_fewer(row: dict) -> float:
+def times_fewer(row: dict) -> float | None:
     """Return how many times fewer events ours sends than send-on-delta."""
-    return sent_by(row, "send-on-delta") / sent_by(row, "ours")
+    sent = sent_by(row, "send-on-delta")
+    if sent is None:
+        return None
+    return sent / sent_by(row, OURS)
 
 
-def fewer_than_best_shift(row: dict) -> float:
+def fewer_than_best_shift(row: dict) -> float | None:
     """Return how many events less than best shift ours sends."""
-    return sent_by(row, "best shift") - sent_by(row, "ours")
+    return fewer_than(row, "best shift")
 
 
 def our_spikes(row: dict) -> float:
@@ -162,10 +175,12 @@ def computing(row: dict) -> float:
 def price(row: dict) -> float | None:
     """Return the nJ of an event at which ours and send-on-delta cost the same.
 
-    It is None where ours sends more.
+    It is None where ours sends more, or send-on-delta is left out.
     """
-    fewer = sent_by(row, "send-on-delta") - sent_by(row, "ours")
-    return computing(row) / fewer if fewer > 0 else None
+    fewer = fewer_than(row, "send-on-delta")
+    if fewer is None or fewer <= 0:
+        return None
+    return computing(row) / fewer
 
 
 # --- tables
@@ -218,10 +233,8 @@ def in_words(values: list[float | None], form: str) -> str:
 
 def arm_cell(rows: list[dict], arm: str) -> str:
     """Return the events of an arm; of rows in grey its epsilon, too, or a dash."""
-    if arm not in rows[0]["events"]:
-        return "-"
     cell = in_words([sent_by(row, arm) for row in rows], ".1f")
-    if "epsilon" in rows[0]:
+    if arm in rows[0].get("epsilon", {}):
         cell += f" ({rows[0]['epsilon'][arm]})"
     return cell
 
@@ -259,10 +272,12 @@ def print_summary(rows: list[dict], grey: bool) -> None:
     for noise in (0.0, 0.01):
         columns = by_kind(rows, noise)
         if grey:
-            columns = at_equal_accuracy(columns)
-        if not columns:
-            print(f"noise {noise:g}: {OURS} loses more than {LOST} points at every epsilon\n")
-            continue
-        for line in summary(columns):
-            print(line)
+            in_grey = columns
+            columns = at_equal_accuracy(in_grey)
+            for column, rows_of_column in in_grey.items():
+                if rows_of_column and column not in columns:
+                    print(f"{column}: {OURS} loses more than {LOST} points at every epsilon")
+        if columns:
+            for line in summary(columns):
+                print(line)
         print()
