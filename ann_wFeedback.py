@@ -141,6 +141,7 @@ def train(args: Arguments) -> dict:
     take_over_checkpoint(args, start, "ann")
     find_facts(args)
     model = new_ann(args)
+    lines_of_flags = list(lines_on_flags(args, model, start))  # refuses those without effect
     start_lines = []
     if start.kind == "ann":
         tell = None if args.test_only else start_lines.append
@@ -153,7 +154,7 @@ def train(args: Arguments) -> dict:
 
     with Run("ann", name, args, trains=not args.test_only) as run:
         data_lines = lines_on((train_set, holdout_set, test_set), model.classes, args.test_only)
-        run.say(*lines_on_flags(args, model, start), *data_lines, *start_lines)
+        run.say(*lines_of_flags, *data_lines, *start_lines)
         evaluate = partial(
             evaluate_with_bar,
             losses=partial(compute_losses, trade_off=args.trade_off),

@@ -7,17 +7,19 @@ images and as the other flags say.
 
 import harness.idle_threads  # noqa: F401  (before torch)
 
+import re
 import sys
 from pathlib import Path
 from typing import NamedTuple
 
 from harness import UserError
 from harness.arguments import Arguments
+from harness.building.idle_flags import needs_of_compare, refuse_idle
 from harness.building.models import OF_REPOSITORY
 from harness.command_line.parser import Parser, add_output_flag, flag_type
 from harness.command_line.posthoc import evaluate, open_as_trained, posthoc_parser
 from harness.command_line.recipes import as_flags, find, names
-from harness.command_line.scripts import run_script
+from harness.command_line.scripts import check_seeds, run_script
 from harness.measuring import comparing
 from harness.measuring.comparing import Series
 from harness.measuring.log_lines import counts_operations, running
@@ -109,6 +111,7 @@ def build_parser(argv: list[str] | None = None) -> Parser:
 def main(argv: list[str] | None = None) -> list[tuple[Series, Series | None]]:
     """Print how the networks differ; return the pairs that are compared."""
     args = build_parser(argv).parse_args(argv)
+    refuse_idle(args, needs_of_compare(args), args)
     if args.output and Path(args.output).exists() and not args.overwrite:
         raise UserError(
             f"{args.output} exists: --overwrite replaces it, --output writes elsewhere"
@@ -117,6 +120,8 @@ def main(argv: list[str] | None = None) -> list[tuple[Series, Series | None]]:
     several = measure(args, flags)
     if args.at_accuracy:
         several = comparing.at_equal_accuracy(several, args.at_accuracy)
+        for note in comparing.notes_on_accuracy(several, args.at_accuracy):
+            print(note)
     pairs = comparing.pairs_of(several)
 
     for series, other in pairs:
@@ -276,7 +281,8 @@ def measure(args: Arguments, flags: list[str]) -> list[Series]:
         seeds.
     """
     words = list(dict.fromkeys(args.networks))
-    seeds = list(dict.fromkeys(args.seeds))
+    check_seeds(args.seeds)
+    seeds = args.seeds
     networks = {}
     for word in words:
         networks[word] = [find_network(word, seed, args.output_dir) for seed in seeds]
@@ -314,9 +320,13 @@ def check_comparable(several: list[Series], seeds: list[int]) -> None:
     first = several[0]
     for series in several:
         if series.on != first.on:
+            advice = "compare networks of one data set"
+            for each in (first, series):
+                if re.fullmatch("[0-9,]+ test images", each.on):
+                    advice = f"the log of {each.name} does not name its data set"
             raise UserError(
                 f"{first.name} was evaluated on {first.on}, {series.name} on {series.on}: "
-                "compare networks of one data set; --evaluate takes the same images of it for all"
+                f"{advice}; --evaluate takes the same images of it for all"
             )
         if len(series.results) < len(seeds):
             seeds_of_series = " ".join(str(seed) for seed in series.results)

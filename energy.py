@@ -23,6 +23,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 from harness import UserError
 from harness.arguments import Arguments
+from harness.building.idle_flags import NEEDS_OF_ENERGY, refuse_idle
 from harness.building.models import ann_of
 from harness.command_line.parser import Parser, add_output_flag
 from harness.command_line.posthoc import TrainedNetwork, open_as_trained, posthoc_parser
@@ -44,6 +45,8 @@ LIMIT = 1000  # test images
 LEVELS = 127  # of a signed 8-bit number
 IMAGES = 128  # of training, whose largest activations set the scales
 SMALLEST = 1e-12  # instead of a largest value of 0, by which one cannot divide
+# Flags that the words of the command line take the place of, or that do nothing here.
+RARE = {"preset", "pretrained_snn", "pretrained_ann", "test_only", "engine", "results_json"}
 
 
 def build_parser(argv: list[str] | None = None) -> Parser:
@@ -77,7 +80,7 @@ def build_parser(argv: list[str] | None = None) -> Parser:
         help="format of the tables",
     )
     add_output_flag(group, "--picture", "also draw the parts' energies as a chart", ".png")
-    parser.rare |= {"preset", "pretrained_snn", "pretrained_ann", "test_only", "engine"}
+    parser.rare |= RARE
     return parser
 
 
@@ -106,6 +109,7 @@ class Estimate:
 def main(argv: list[str] | None = None) -> dict[str, Ledger]:
     """Estimate the energy of each network, and print tables; return name -> Ledger."""
     args = build_parser(argv).parse_args(argv)
+    refuse_idle(args, NEEDS_OF_ENERGY, args)
     prices = dict(conventions())
     for path in args.convention:
         prices[Path(path).stem] = read_convention(path)

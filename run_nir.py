@@ -20,6 +20,7 @@ import torch
 
 from harness import UserError
 from harness.arguments import Arguments, set_found
+from harness.building.idle_flags import NEEDS_OF_NIR, refuse_idle
 from harness.command_line.flags import borrowed_flags
 from harness.command_line.parser import Parser, SwitchAction, flag_type
 from harness.command_line.reading import add_reading_flags, reading_of
@@ -239,6 +240,7 @@ def main(argv: list[str] | None = None) -> dict | list:
     args = build_parser().parse_args(argv)
     set_found(args, results_json="")
     check_flags(args)
+    refuse_idle(args, NEEDS_OF_NIR, args)
     reading = reading_of(args)
     model, notes = read_nir(args.network, reading, args.engine)
     shape = model.graph.shape

@@ -386,6 +386,7 @@ def train(args: Arguments) -> dict:
     find_facts(args)
     apply_rules(args, start)
     model = new_snn(args)
+    lines_of_flags = list(lines_on_flags(args, model, start))  # refuses those without effect
     model.set_bptt_segments(args.bptt_segments)
     model.precision = args.precision
     choose_trained(model, args)
@@ -413,7 +414,7 @@ def train(args: Arguments) -> dict:
 
     with Run("snn", name, args, trains=not args.test_only) as run:
         data_lines = lines_on((train_set, holdout_set, test_set), model.classes, args.test_only)
-        run.say(*lines_on_flags(args, model, start), *data_lines, engine_line)
+        run.say(*lines_of_flags, *data_lines, engine_line)
         evaluate = partial(
             evaluate_with_bar,
             losses=partial(compute_losses, **terms),

@@ -476,7 +476,7 @@ def trained(tmp_path_factory):
 def baseline(tmp_path_factory):
     """Train an SNN without a decoder; tests only read its checkpoint."""
     folder = tmp_path_factory.mktemp("baseline")
-    spiking = SPIKING.replace(BALANCE, "")
+    spiking = SPIKING.replace(BALANCE, "").replace("--readout membrane_rescaled", "")
     flags = f"-a VGG5_small --fc_width 16 {spiking} --run_name baseline --output_dir {folder}"
     run_here("snn", flags)
     return folder / "trained_models/snn/baseline.pth"

@@ -359,6 +359,52 @@ def test_moving_counts_by_hand(tmp_path, monkeypatch):
     )  # one update from there
 
 
+def moving_row(arm, lost):
+    """Return a row of a scene in grey, in which an arm loses so many points."""
+    accuracy = {"ours": 0.9, "send-on-delta": 0.1}[arm]
+    return {
+        "arm": arm,
+        "epsilon": 0.3,
+        "events": [1.0, 1.0, 1.0],
+        "points_lost": lost,
+        "of_true": accuracy,
+        "inside": {"of": arm},
+    }
+
+
+def test_the_accuracy_shown_at_equal_accuracy_is_ours_or_none():
+    """Another arm's is not, where ours loses more than the limit at any epsilon."""
+    columns = {
+        "one": [moving_row("send-on-delta", 0.1), moving_row("ours", 0.2)],
+        "two": [moving_row("send-on-delta", 0.1), moving_row("ours", 0.5)],
+    }
+    found = moving.at_equal_accuracy(columns)
+    assert list(found) == ["one"]
+    ((row,),) = found.values()
+    assert row["accuracy"] == 0.9 and row["inside"] == {"of": "ours"}
+
+
+def test_a_table_in_grey_has_dashes_for_an_arm_that_always_loses_too_much(capsys):
+    inside = {"D": 1, "V": 1, "M": 1, "additions": 1000}
+    rows = []
+    for kind, arm, lost in [
+        ("one", "send-on-delta", 9.0),
+        ("one", "best shift", 0.1),
+        ("one", "ours", 0.1),
+        ("two", "send-on-delta", 0.1),
+        ("two", "ours", 9.0),
+    ]:
+        row = {"kind": kind, "noise": 0.0, "arm": arm, "epsilon": 0.1, "points_lost": lost}
+        rows.append(row | {"of_true": 0.5, "events": [9.0, 3.0, 6.0], "inside": inside})
+
+    moving.print_summary(rows, grey=True)
+
+    said = capsys.readouterr().out
+    assert said.startswith("two: ours loses more than 0.3 points at every epsilon\n| | one |\n")
+    assert "| ours | 9.0 (0.1) |" in said and "| best shift less ours | 0.0 |" in said
+    assert "send-on-delta" not in said and "price" not in said
+
+
 # --- fuzz.py
 
 

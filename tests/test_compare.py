@@ -41,6 +41,7 @@ from harness.measuring.comparing import (
     interval,
     surviving,
 )
+from harness.measuring.read_logs import read_run
 from harness.runs.ranks import Interrupted
 from harness.runs.saving import save_checkpoint
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
@@ -129,6 +130,24 @@ def test_one_seed_fails_and_the_others_are_trained(tmp_path):
     with pytest.raises(SeedsFailed, match=r"^seed 0, run x: the disk is full$"):
         train_each(train, build_parser(), words, "snn")
     assert begun == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("failing", "status"), [(0, 2), (1, 1)])
+def test_the_status_of_a_rank_whose_seed_fails(tmp_path, capsys, monkeypatch, failing, status):
+    """It is that of bad input only where no seed has begun."""
+
+    def train(args):
+        if args.seed == failing:
+            raise UserError("the disk is full")
+
+    words = f"-a VGG5_small --run_name x --seeds 0 1 2 --output_dir {tmp_path}".split()
+    monkeypatch.setattr(scripts.ranks, "count", lambda: 2)
+    with pytest.raises(SystemExit) as stop:
+        scripts.run_script(lambda: train_each(train, build_parser(), words, "snn"))
+    assert stop.value.code == status
+    line = capsys.readouterr().err
+    assert line.startswith(f"error (rank 0): seed {failing}, run x")
+    assert "the disk is full; not begun: --seeds " in line
 
 
 def test_lines_and_status_where_seeds_fail(tmp_path, capsys):
@@ -485,6 +504,48 @@ def test_accuracy_at_equal_spikes_by_hand():
     assert apart.pairs == 1
 
 
+def at_margins(name, *points):
+    """Make a network's series, one for each point: spikes, and accuracy in percent."""
+    several = []
+    for bound, run in enumerate(runs_with(*points)):
+        settings = {"T": "8", "rule": "confidence", "gap_bound": str(bound)}
+        several.append(comparing.Series(name, settings, "9 test images", {0: run}))
+    return several
+
+
+def test_an_accuracy_that_is_not_reached_is_said_of_each_network():
+    low = at_margins("low", (100, 90.0), (200, 95.0))
+    high = at_margins("high", (100, 96.0), (200, 97.0))
+    words = r"99: no network reaches it with every seed \(low 95.00 %, high 97.00 % in the worst"
+    with pytest.raises(UserError, match=words) as refusal:
+        comparing.at_equal_accuracy([*low, *high], 99)
+    assert str(refusal.value).endswith("so nothing is compared: choose at most 95.00")
+    with pytest.raises(UserError, match=r"96: it is not reached with every seed \(low 95.00 % in"):
+        comparing.at_equal_accuracy([*low, *high], 96)
+
+
+def test_a_line_says_where_networks_are_compared_at_another_accuracy():
+    low = at_margins("low", (100, 90.0), (200, 95.0))
+    high = at_margins("high", (100, 96.0), (200, 97.0))
+    joined = comparing.at_equal_accuracy([*low, *high], 94)
+    assert list(comparing.notes_on_accuracy(joined, 94)) == [
+        "note: high is above 94 % with its fewest spikes already: 96.00 % with seed 0; "
+        "compared are the spikes at that accuracy"
+    ]
+
+
+def test_epochs_are_judged_on_the_data_set_of_their_run(tmp_path):
+    """Their records do not name it: without it, one data set would seem two."""
+    parameters = {"dataset": "/here/cats"}
+    opening = {"event": "run", "command": "", "seed": 0, "parameters": parameters}
+    judged = {"accuracy": 0.5, "images": 8}
+    epoch = {"event": "epoch", "epoch": 1, "train": {}, "selected_on": "test", "evaluated": judged}
+    path = tmp_path / "x.jsonl"
+    path.write_text(f"{json.dumps(opening)}\n{json.dumps(epoch)}\n")
+    (result,) = read_run(path).results
+    assert result.on == "8 cats test images"
+
+
 def test_spikes_at_equal_accuracy_are_those_of_runs_with_four_margins(recipes):
     flags = f"fed baseline --seeds 0 1 --output_dir {recipes.folder} --timesteps 6 --limit_test 64"
 
@@ -516,7 +577,10 @@ def test_spikes_at_equal_accuracy_are_those_of_runs_with_four_margins(recipes):
     ("words", "line"),
     [
         ("90", "^error: --at_accuracy: fed has no run with early exit: --evaluate"),
-        ("101 --evaluate --limit_test 8", r"--at_accuracy 101: fed reaches \d+\.\d\d %"),
+        (
+            "101 --evaluate --limit_test 8",
+            r"101: no network reaches it with every seed \(fed \d+\.\d\d %, baseline",
+        ),
     ],
     ids=["no early exit in the logs", "higher than any"],
 )

@@ -315,6 +315,7 @@ def evaluation_of(folder, kind, run):
 def test_a_baseline_may_start_from_a_network_with_a_decoder(trained, tmp_path):
     flags = f"--test_only {SPIKING} --output_dir {tmp_path} --pretrained_ann {trained.ann}"
     run_here("snn", f"{flags} --run_name whole")
+    flags = flags.replace("--readout membrane_rescaled", "")  # which is of a decoder
     _, said = run_here("snn", f"{flags} -a VGG5_small --run_name baseline")
 
     assert f"{trained.ann} has a decoder, which VGG5_small has not: it is left out" in said

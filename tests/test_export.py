@@ -30,7 +30,7 @@ from benchmarks.speed.peers import watch
 from harness import UserError
 from harness.exporting import formats, page_file
 from harness.runs.saving import save_checkpoint
-from self_models import load
+from self_models import load, load_data
 from self_models.engines.event.build import FOLDER, KERNEL
 from self_models.runtime.draws import draws_for
 from self_models.vgg_wFeedback import VGG_wFeedback
@@ -385,6 +385,13 @@ def test_a_page_refuses_weights_beyond_the_largest_number_of_sixteen_bits():
     words = "has weights beyond 65,504, which do not travel"
     with pytest.raises(UserError, match=words):
         page_file.round_to_16_bits(model, "net.pth")
+
+
+def test_a_page_is_refused_where_test_images_lack_a_class():
+    digits = load_data("MNIST", limit_test=4)[2]  # 7 2 1 0
+    assert page_file.first_of_each_class(digits, ["0", "1", "2"]).shape == (3, 1, 28, 28)
+    with pytest.raises(UserError, match="MNIST has no test image of class 3, and a page shows"):
+        page_file.first_of_each_class(digits, digits.classes)
 
 
 NETWORKS = REPOSITORY / "trained_models/snn"

@@ -28,7 +28,7 @@ from harness.data.facts import find_facts
 from harness.training.losses import LOSSES, Loss
 from self_models import ModelError, load, load_data
 from self_models.basics.checkpoints import load_checkpoint
-from self_models.basics.settings import NOT_NEGATIVE, objective_setting
+from self_models.basics.settings import NOT_NEGATIVE, objective_setting, setting
 from self_models.objectives.gates import GATES
 from self_models.objectives.stopping import RULES, Rule
 from self_models.runtime.draws import EVALUATION, Draws
@@ -189,6 +189,31 @@ def test_a_part_whose_setting_is_a_flag_of_the_script_is_refused(monkeypatch):
     line = refused("snn", "--epsilon 0.1")
 
     assert "--model: --shift is a flag of this script already: give" in line
+
+
+def test_a_setting_without_a_group_is_a_flag(monkeypatch, tmp_path):
+    monkeypatch.setitem(RULES, "x", make_rule("lead", setting(1.0, NOT_NEGATIVE, "")))
+
+    flags = "-a VGG4_wFeedback_tiny --fc_width 8 --timesteps 2 --limit_train 4 --limit_test 4"
+    train = f"{flags} --epochs 0 --holdout 0 --lead 3 --run_name y"
+    run_here("snn", f"{train} --output_dir {tmp_path}")
+
+    saved = load_checkpoint(tmp_path / "trained_models/snn/y_last.pth")
+    assert saved["flags"]["lead"] == saved["settings"]["lead"] == 3
+
+
+@pytest.mark.parametrize(
+    ("declared", "words"),
+    [
+        ({"group": "gates"}, "the setting lead is of the group 'gates', which --help does not"),
+        ({"flags": ("-x",)}, "the setting lead has the flag -x: give it a long one"),
+        ({"flags": ("--my-lead",)}, "the setting lead has the flag --my-lead: give it a long"),
+    ],
+)
+def test_a_setting_whose_flag_cannot_be_is_refused(monkeypatch, declared, words):
+    lead = setting(1.0, NOT_NEGATIVE, "", **declared)
+    monkeypatch.setitem(RULES, "x", make_rule("lead", lead))
+    assert words in refused("snn", "--epsilon 0.1")
 
 
 def test_a_part_whose_setting_is_one_of_the_network_is_refused(monkeypatch):

@@ -518,6 +518,7 @@ def test_a_wrong_key_or_value_is_one_line_with_its_file(more, line):
 
 @pytest.mark.usefixtures("own_recipe")
 def test_a_recipe_that_is_not_there_or_lacks_what_is_asked_for():
+    Path("minf.toml").write_text("[project]\n")  # which is no recipe, though more alike
     line = refused("ann", "--preset min.toml")
     assert line == "error: no file 'min.toml': did you mean mine.toml? --preset list names all"
 

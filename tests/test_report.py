@@ -11,8 +11,9 @@ import torch
 from conftest import PLAN, SPIKING, digests, records, refused, run_here
 
 from harness.drawing import plots
+from harness.drawing.page import SEEN, image_html
 from harness.measuring import log_lines, tables
-from harness.measuring.read_logs import Result, find_runs
+from harness.measuring.read_logs import PICTURES, Result, find_runs
 from self_models import load_data
 from self_models.basics.checkpoints import load_checkpoint
 from self_models.counting.evaluation import evaluate_parts, spikes_over_time
@@ -160,6 +161,41 @@ def test_a_page_lists_the_flags_that_differ_between_the_runs_that_have_them(page
         ["epochs", "1", "1", "2"],
         ["epsilon", "0.1", "0.0", "-"],
     ]
+
+
+def test_training_images_are_none_of_a_run_that_judged_test_images(tmp_path):
+    common = {"pretrained_ann": "", "pretrained_snn": "b.pth", "seed": 0, "limit_test": 5}
+    trained = common | {"test_only": False, "limit_train": 9, "holdout": 4}
+    evaluated = common | {"test_only": True, "limit_train": None, "holdout": 0, "limit_test": 6}
+    logs = []
+    for name, parameters in {"trained": trained, "evaluated": evaluated}.items():
+        logs.append(write(tmp_path / f"{name}.jsonl", opening(**parameters), MEASURED))
+    text, _ = report(*logs, page=tmp_path / "page.html")
+    assert rows_below("Flags that differ", text) == [
+        ["flag", "trained", "evaluated"],
+        ["limit_test", "5", "6"],
+    ]
+
+
+def test_a_script_that_trains_evaluates_no_held_out_images(tmp_path):
+    # A recipe names them all the same.
+    evaluated = {"test_only": True, "select": "held-out", "pretrained_snn": "b.pth"}
+    logs = []
+    for holdout in (5, 9):
+        parameters = opening(**evaluated, holdout=holdout, limit_train=10 * holdout, seed=holdout)
+        logs.append(write(tmp_path / f"{holdout}.jsonl", parameters, MEASURED))
+    text, _ = report(*logs, page=tmp_path / "page.html")
+    assert rows_below("Flags that differ", text) == [["flag", "5", "9"], ["seed", "5", "9"]]
+
+
+def test_each_picture_has_a_sentence_on_what_it_shows(tmp_path, page_of_three_runs):
+    said = re.findall('alt="(.*?)"', page_of_three_runs)
+    assert len(said) == page_of_three_runs.count("<img ")
+    assert all(text.endswith(".") and " " in text for text in said)
+    assert SEEN.keys() == set(PICTURES)
+    path = tmp_path / "x.png"
+    path.write_bytes(b"")
+    assert 'alt="x: accuracy &lt; 1."' in image_html(path, "x: accuracy < 1.")
 
 
 def test_flags_of_training_are_not_those_of_a_run_that_trained_nothing(tmp_path):

@@ -403,14 +403,15 @@ def test_what_was_not_typed_contradicts_nothing(made, tmp_path, table, flags, ex
 
 
 # "A bare command is refused, with a hint; it must not begin 100 epochs."
+@pytest.mark.parametrize("words", [None, []], ids=["in a shell", "called with no words"])
 @pytest.mark.parametrize("name", ["ann", "snn"])
-def test_a_bare_command_is_refused(tmp_path, monkeypatch, name):
+def test_a_bare_command_is_refused(tmp_path, monkeypatch, name, words):
     for cls in (VGG_wFeedback, VGG_SNN_STDB_wFeedback):
         monkeypatch.setattr(cls, "forward", None)  # else a fault would train for hours
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [f"{name}_wFeedback.py"])
     with contextlib.redirect_stderr(io.StringIO()) as err, pytest.raises(SystemExit) as stop:
-        run_script(module_of(name).main)
+        run_script(lambda: module_of(name).main(words))
     assert stop.value.code == 2 and err.getvalue().count("\n") == 1
     assert "nothing to do: --preset quick_feedback trains in minutes" in err.getvalue()
     assert list(tmp_path.iterdir()) == []
@@ -967,7 +968,10 @@ def test_what_follows(made, tmp_path, table, flags, expected):
     if table:
         recipe(tmp_path / "own.toml", snn=table)
         preset = f"--preset {tmp_path / 'own.toml'}"
-    record = begun("snn", preset, filled(flags, made), MAKE, folder=tmp_path)
+    make = MAKE
+    if "phased" in flags or "{qcfs}" in flags:  # where no threshold is balanced
+        make = MAKE.replace("--balance_timesteps 3", "")
+    record = begun("snn", preset, filled(flags, made), make, folder=tmp_path)
     assert origin_of(record, expected) == expected
 
 
@@ -1400,6 +1404,7 @@ def test_a_fresh_start_says_so(tmp_path):
     record = begun("snn", f"--resume {NEW} {MAKE}", folder=tmp_path)
     last = tmp_path / "trained_models/snn/x_last.pth"
     assert f"{last} is not there yet: the run begins" in record.said and last.is_file()
+    assert record.began == "started"
 
 
 # "`best` is kept only for the same run." No epoch is as good as this one says that it
@@ -1425,6 +1430,40 @@ def test_the_best_epoch_of_a_run_that_goes_on(ended, tmp_path, flags, run, epoch
     assert after["epoch"] == 3 and after["best"]["epoch"] == epoch
     said = (tmp_path / f"logs/snn/{run}.log").read_text()
     assert f"best: epoch {epoch}, " in said
+
+
+@pytest.mark.parametrize(
+    ("flags", "goes_on_in"),
+    rows(
+        [
+            ("its own folder", "", "x"),
+            ("a folder that is typed", "--output_dir {here}", "here"),
+            ("another run", "--run_name y", "here"),
+            ("the same run", "--run_name x", "x"),
+        ]
+    ),
+)
+@pytest.mark.parametrize("name", ["snn", "ann"])
+def test_where_a_run_goes_on(ended, tmp_path, monkeypatch, name, flags, goes_on_in):
+    """--resume PATH goes on in the folder of its file, from wherever it is typed."""
+    shutil.copytree(ended, tmp_path / "x")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    last = tmp_path / f"x/trained_models/{name}/x_last.pth"
+    run_here(name, f"--resume {last} --epochs 3", flags.format(here=tmp_path / "here"))
+    run = "y" if "y" in flags else "x"
+    for folder in ("x", "here"):
+        epochs = records(tmp_path / folder / f"logs/{name}/{run}.jsonl", "epoch")
+        has_gone_on = 3 in [record["epoch"] for record in epochs]
+        assert has_gone_on == (folder == goes_on_in)
+
+
+def test_a_run_goes_on_in_its_folder_where_its_path_goes_up(ended, tmp_path, monkeypatch):
+    shutil.copytree(ended, tmp_path / "x")
+    monkeypatch.chdir(tmp_path / "x/trained_models/ann")
+    run_here("snn", "--resume ../snn/x_last.pth --epochs 3")
+    epochs = records(tmp_path / "x/logs/snn/x.jsonl", "epoch")
+    assert [record["epoch"] for record in epochs] == [1, 2, 3]
 
 
 # "The learning rate is computed anew": of three epochs in place of two, from the first
@@ -1457,7 +1496,8 @@ def test_holdout_and_epochs_are_stored_as_found(ended):
     assert record["parameters"]["holdout"] == 1 and record["origins"]["holdout"] == "found"
 
 
-# "What follows from other values (below recipe and typed; on resume, too)."
+# What follows from other values has followed when the run began: on resume nothing is
+# derived anew.
 @pytest.mark.parametrize(
     ("first", "second", "expected"),
     rows(
@@ -1466,13 +1506,25 @@ def test_holdout_and_epochs_are_stored_as_found(ended):
                 "recordings",
                 f"--dataset {{moving}} {SMALL}",
                 "",
-                {"blocking": ("dynamic", "followed"), "timesteps": (FRAMES, "checkpoint")},
+                {"blocking": ("dynamic", "checkpoint"), "timesteps": (FRAMES, "checkpoint")},
+            ),
+            (
+                "recordings, that would not reopen",
+                f"--dataset {{moving}} {SMALL} --blocking permanent",
+                "",
+                {"blocking": ("permanent", "checkpoint")},
             ),
             (
                 "an epsilon that is given",
                 f"{NEW} --epsilon 0.2 --gate open",
                 "--epsilon 0.2",
-                {"gate": ("block", "followed")},
+                {"gate": ("open", "checkpoint")},
+            ),
+            (
+                "an epsilon that made the gate block",
+                f"{NEW} --epsilon 0.2",
+                "--epsilon 0.2",
+                {"gate": ("block", "checkpoint")},
             ),
             (
                 "an epsilon that is not",

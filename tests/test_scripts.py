@@ -254,7 +254,7 @@ GRID = "--epsilon 0.1 0.4 --timesteps 2 3"
     "typed",
     [
         "--model {here}/halved.py --gate halved --keeps 0.5 --readout_slew 0.2",
-        "--latch --together --blocking dynamic --no-log --encoding direct",
+        "--latch --residual --blocking dynamic --no-log --encoding direct",
         "--seed 3 --batch_size 7 --engine dense --rule confidence --gap_bound 0.5",
         "--limit_test 5 --limit_train 20 --dataset MNIST",
     ],

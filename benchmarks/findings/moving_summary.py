@@ -11,6 +11,7 @@ from harness.measuring.comparing import interval
 from self_models.counting.operations import conventions
 
 LOST = 0.3  # points of accuracy that an arm may lose, in grey
+OURS = "ours"  # the arm whose accuracy and spikes are shown
 
 
 # --- finding rows
@@ -63,21 +64,23 @@ def at_equal_accuracy(columns: dict[str, list[dict]]) -> dict[str, list[dict]]:
     dict of str to list of dict
         A row for each seed. Of each arm it has the events at the largest epsilon up to
         which the arm loses at most LOST points, and this epsilon. Arms that always lose
-        more are left out, and so are columns without rows. What else it has is that of
-        the last arm, which is ours.
+        more are left out. What else it has is that of OURS: columns in which this
+        always loses more are left out, too.
     """
     found = {}
     for column, rows in columns.items():
         arms = dict.fromkeys(row["arm"] for row in rows)
-        of_arms = [rows_within(rows, arm) for arm in arms]
-        of_arms = [of_arm for of_arm in of_arms if of_arm]
+        of_arms = {arm: rows_within(rows, arm) for arm in arms}
+        if not of_arms.get(OURS):
+            continue
+        of_arms = [of_arm for of_arm in of_arms.values() if of_arm]
         for of_seed in zip(*of_arms, strict=True):
-            last = of_seed[-1]
+            by_arm = {row["arm"]: row for row in of_seed}
             together = {
-                "events": {row["arm"]: row["events"] for row in of_seed},
-                "epsilon": {row["arm"]: row["epsilon"] for row in of_seed},
-                "accuracy": last["of_true"],
-                "inside": last["inside"],
+                "events": {arm: row["events"] for arm, row in by_arm.items()},
+                "epsilon": {arm: row["epsilon"] for arm, row in by_arm.items()},
+                "accuracy": by_arm[OURS]["of_true"],
+                "inside": by_arm[OURS]["inside"],
             }
             found.setdefault(column, []).append(together)
     return found
@@ -86,9 +89,19 @@ def at_equal_accuracy(columns: dict[str, list[dict]]) -> dict[str, list[dict]]:
 # --- figures of one row, in which events are [in all frames, after a change, elsewhere]
 
 
-def sent_by(row: dict, arm: str) -> float:
-    """Return an arm's events per frame."""
+def sent_by(row: dict, arm: str) -> float | None:
+    """Return an arm's events per frame, None of an arm that is left out."""
+    if arm not in row["events"]:
+        return None
     return row["events"][arm][0]
+
+
+def fewer_than(row: dict, arm: str) -> float | None:
+    """Return how many events less than an arm ours sends, None if it is left out."""
+    sent = sent_by(row, arm)
+    if sent is None:
+        return None
+    return sent - sent_by(row, OURS)
 
 
 def after_changes(row: dict) -> float:
@@ -101,14 +114,17 @@ def elsewhere(row: dict) -> float:
     return row["events"]["ours"][2]
 
 
-def times_fewer(row: dict) -> float:
+def times_fewer(row: dict) -> float | None:
     """Return how many times fewer events ours sends than send-on-delta."""
-    return sent_by(row, "send-on-delta") / sent_by(row, "ours")
+    sent = sent_by(row, "send-on-delta")
+    if sent is None:
+        return None
+    return sent / sent_by(row, OURS)
 
 
-def fewer_than_best_shift(row: dict) -> float:
+def fewer_than_best_shift(row: dict) -> float | None:
     """Return how many events less than best shift ours sends."""
-    return sent_by(row, "best shift") - sent_by(row, "ours")
+    return fewer_than(row, "best shift")
 
 
 def our_spikes(row: dict) -> float:
@@ -159,10 +175,12 @@ def computing(row: dict) -> float:
 def price(row: dict) -> float | None:
     """Return the nJ of an event at which ours and send-on-delta cost the same.
 
-    It is None where ours sends more.
+    It is None where ours sends more, or send-on-delta is left out.
     """
-    fewer = sent_by(row, "send-on-delta") - sent_by(row, "ours")
-    return computing(row) / fewer if fewer > 0 else None
+    fewer = fewer_than(row, "send-on-delta")
+    if fewer is None or fewer <= 0:
+        return None
+    return computing(row) / fewer
 
 
 # --- tables
@@ -214,9 +232,9 @@ def in_words(values: list[float | None], form: str) -> str:
 
 
 def arm_cell(rows: list[dict], arm: str) -> str:
-    """Return the events of an arm; of rows in grey its epsilon, too."""
+    """Return the events of an arm; of rows in grey its epsilon, too, or a dash."""
     cell = in_words([sent_by(row, arm) for row in rows], ".1f")
-    if "epsilon" in rows[0]:
+    if arm in rows[0].get("epsilon", {}):
         cell += f" ({rows[0]['epsilon'][arm]})"
     return cell
 
@@ -236,8 +254,10 @@ def summary(columns: dict[str, list[dict]]) -> Iterator[str]:
     """
     yield "| | " + " | ".join(columns) + " |"
     yield "| --- |" + " --- |" * len(columns)
-    first_column = next(iter(columns.values()))
-    for arm in first_column[0]["events"]:
+    arms = {}
+    for rows in columns.values():
+        arms |= dict.fromkeys(rows[0]["events"])
+    for arm in arms:
         yield table_line([arm, *(arm_cell(rows, arm) for rows in columns.values())])
     for line in LINES:
         cells = []
@@ -252,7 +272,12 @@ def print_summary(rows: list[dict], grey: bool) -> None:
     for noise in (0.0, 0.01):
         columns = by_kind(rows, noise)
         if grey:
-            columns = at_equal_accuracy(columns)
-        for line in summary(columns):
-            print(line)
+            in_grey = columns
+            columns = at_equal_accuracy(in_grey)
+            for column, rows_of_column in in_grey.items():
+                if rows_of_column and column not in columns:
+                    print(f"{column}: {OURS} loses more than {LOST} points at every epsilon")
+        if columns:
+            for line in summary(columns):
+                print(line)
         print()

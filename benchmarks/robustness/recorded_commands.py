@@ -108,7 +108,7 @@ TRAININGS = {
         "--whitening --lr_schedule triangle --holdout 0 --run_name taught",
     ),
     "ann --seeds twice": CommandLine(
-        "ann", f"{SMALLEST} {FEW} --epochs 1 --run_name pair --seeds 2 --seeds 1 0 1"
+        "ann", f"{SMALLEST} {FEW} --epochs 1 --run_name pair --seeds 2 --seeds 1 0"
     ),
     "ann of own images": CommandLine(
         "ann",

@@ -41,6 +41,12 @@ not chosen, flags that the chosen `--optimizer` does not have, those of training
 `--default_threshold` has no effect, because thresholds come with a checkpoint or are found by a
 conversion.
 
+**Which flags are refused because they do nothing?** A flag that you type is refused if it counts
+only beside another flag, or for other images or networks: `--cutout` without `--augment`,
+`--warm_up` with the schedule `step`, `--readout` without a decoder. The error says what the flag
+needs. What a recipe says is never refused in this way. The table of these needs is in
+`harness/building/idle_flags.py`.
+
 **Which optimisers?** `--optimizer` takes the name of any optimiser of `torch.optim` that can train
 a network here. `--learning_rate` and, as far as the optimiser has them, `--weight_decay`,
 `--momentum`, `--nesterov` and `--amsgrad` come from their flags. The defaults of these flags are

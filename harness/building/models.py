@@ -18,6 +18,7 @@ import torch
 
 from harness import UserError
 from harness.arguments import Arguments, set_found
+from harness.building.idle_flags import Case, check_augmentation, check_idle_flags
 from harness.data.facts import check_same, shape_and_classes
 from harness.runs import ranks
 from harness.runs.run import unused_flags
@@ -440,6 +441,11 @@ def lines_on_flags(args: Arguments, model: Network, start: object) -> Iterator[s
     ------
     str
         A line for the reader.
+
+    Raises
+    ------
+    UserError
+        For a typed flag that can have no effect, and that no line tells of.
     """
     idle = idle_settings(model)
     if "gate" in args.typed and model.gate.reacts and not model.has_feedback:
@@ -449,6 +455,10 @@ def lines_on_flags(args: Arguments, model: Network, start: object) -> Iterator[s
     idle |= flags_without_effect(args)
     if start.kind != "run":  # a run that goes on is told the flags that it began with
         idle |= unused_flags(args.parser.settings, vars(args))
+        is_own_class = named(args.model) is not None
+        check_idle_flags(Case(args, model, start), told=idle, is_own_class=is_own_class)
+    if not args.test_only:
+        check_augmentation(args, model)
     typed = [flag for flag in args.typed if flag in idle and flag in args.parser.settings]
     if typed:
         yield f"note: without effect here: --{', --'.join(typed)}"

@@ -300,7 +300,8 @@ def apply_rules(args: Arguments, start: Start, evaluates: bool = False) -> None:
         origin, "followed". What the checkpoint and the images say must be in it
         already, by ``take_over_checkpoint`` and ``find_facts``, since rules read it.
     start : Start
-        What the SNN starts from. Of kind "ann": the ANN is converted.
+        What the SNN starts from. Of kind "ann": the ANN is converted. Of kind "run":
+        nothing is set, since the run's flags say what followed when it began.
     evaluates : bool
         Whether the script only evaluates.
 
@@ -309,6 +310,8 @@ def apply_rules(args: Arguments, start: Start, evaluates: bool = False) -> None:
     UserError
         For an ANN that cannot be converted so.
     """
+    if start.kind == "run":
+        return
     # Where two rules name the same flag, the later one holds.
     take_over(args, rules_of_recordings(args, start), "followed")
     if start.kind == "ann":

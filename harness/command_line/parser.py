@@ -187,19 +187,33 @@ class Parser(argparse.ArgumentParser):
     def add_setting(self, name: str, declared: Setting) -> None:
         """Add the flag of a network's setting; nothing where it has none.
 
+        A setting of somebody's own that names no group gets a flag among "network".
+
         Raises
         ------
         UserError
-            If the parser has a flag of this name, as a part of somebody's own may.
+            If the parser has a flag of this name, no such group, or no name for the
+            value, as a part of somebody's own may want.
         """
         option_strings = declared.option_strings(name)
         if not option_strings:
             return
         flag = declared.flag(name)
+        if not flag.isidentifier():  # it is an attribute of the flags, too
+            raise UserError(
+                f"--model: the setting {name} has the flag {' '.join(option_strings)}: give it a "
+                "long one of letters and _, such as --my_setting"
+            )
         if set(option_strings) & self._option_string_actions.keys():
             raise UserError(
                 f"--model: --{flag} is a flag of this script already: "
                 "give your setting another name"
+            )
+        group = declared.group or "network"
+        if group not in self._groups:
+            raise UserError(
+                f"--model: the setting {name} is of the group {group!r}, which --help does not "
+                f"have: choose from {', '.join(GROUPS)}"
             )
         keywords = {"default": declared.default, "help": declared.help}
         if isinstance(declared.kind, Switch):
@@ -210,7 +224,7 @@ class Parser(argparse.ArgumentParser):
             if isinstance(declared.kind, Choice):
                 keywords["choices"] = list(declared.kind.names)
             keywords |= declared.argparse
-        self._groups[declared.group].add_argument(*option_strings, **keywords)
+        self._groups[group].add_argument(*option_strings, **keywords)
         self.settings[flag] = declared
         if not declared.common:
             self.rare.add(flag)

@@ -304,11 +304,19 @@ def find_file(word: str, kind: str, named_in: Path | None, place: str) -> Path:
 
     if is_path:
         missing = "no file"
-        known = [str(path) for path in Path().glob("*.toml")]
+        known = [str(path) for path in Path().glob("*.toml") if is_recipe(path)]
     else:
         missing = "unknown recipe"
         known = names(kind)
     raise UserError(f"{place}{missing} {word!r}: {meant(word, known)}--preset list names all")
+
+
+def is_recipe(path: Path) -> bool:
+    """Return whether a TOML file has a recipe's tables, and no others."""
+    try:
+        return bool(read_tables(path))
+    except UserError:
+        return False
 
 
 def read_tables(path: Path) -> dict[str, dict[str, object]]:

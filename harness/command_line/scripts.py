@@ -21,11 +21,19 @@ from typing import NamedTuple, NoReturn
 import torch
 
 from harness import UserError
-from harness.arguments import Arguments, set_found
+from harness.arguments import Arguments, set_found, take_over
 from harness.command_line.recipes import STARTS
 from harness.runs import ranks
 from harness.runs.ranks import end_at_once, handling
-from harness.runs.run import COMMANDS, Paths, asked_name, numbered, program, run_name
+from harness.runs.run import (
+    COMMANDS,
+    Paths,
+    asked_name,
+    folder_of_run,
+    numbered,
+    program,
+    run_name,
+)
 from harness.training.last_checkpoint import Finished
 from self_models.basics import HOME, ModelError
 from self_models.basics.settings import choices
@@ -67,7 +75,7 @@ def run_script(main: Callable[[], object]) -> None:
             main()
         except SeedsFailed as error:
             for line in str(error).splitlines():
-                print(f"error: {line}", file=sys.stderr)
+                print(f"{error_prefix()}: {line}", file=sys.stderr)
             sys.exit(1)
         except (UserError, ModelError) as error:
             fail(str(error), 2)
@@ -138,11 +146,15 @@ def in_one_line(error: Exception) -> str:
 
 def fail(message: str, status: int) -> NoReturn:
     """End the script with one line on standard error; it names one rank of several."""
-    prefix = "error"
-    if ranks.count() > 1:
-        prefix = f"error (rank {ranks.rank()})"
-    print(f"{prefix}: {' '.join(message.split())}", file=sys.stderr)
+    print(f"{error_prefix()}: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(status)
+
+
+def error_prefix() -> str:
+    """Return what a line on an error begins with; it names one rank of several."""
+    if ranks.count() > 1:
+        return f"error (rank {ranks.rank()})"
+    return "error"
 
 
 # --- one run for each seed
@@ -180,7 +192,9 @@ def train_each(
     SeedsFailed
         Where some seeds failed, after the others are done.
     """
-    args = parser.parse_args(argv)
+    if argv is not None and not argv:  # as where nothing is typed
+        parser.error(parser.bare)
+    args = read_flags(parser, argv, kind)
     if not args.seeds:
         return train(args)
     wrong = OF_ONE_RUN.intersection(args.typed)
@@ -188,10 +202,42 @@ def train_each(
         raise UserError(
             f"--{min(wrong)} is of one run, and --seeds makes several: leave out one of the two"
         )
+    check_seeds(args.seeds)
     words = list(sys.argv[1:] if argv is None else argv)
-    seeds = dict.fromkeys(args.seeds)  # each once, in order
-    runs = [run_of_seed(parser, words, kind, seed) for seed in seeds]
+    runs = [run_of_seed(parser, words, kind, seed) for seed in args.seeds]
     return train_in_turn(train, runs)
+
+
+def check_seeds(seeds: list[int]) -> None:
+    """Raise UserError for a seed that --seeds names twice."""
+    for seed in seeds:
+        if seeds.count(seed) > 1:
+            raise UserError(f"--seeds names {seed} twice: a seed is one run, so name it once")
+
+
+def read_flags(parser: object, words: list[str] | None, kind: str) -> Arguments:
+    """Read the command line of a training.
+
+    With ``--resume PATH`` the run goes on in the folder where it was, unless flags name
+    another folder, or another run.
+
+    Parameters
+    ----------
+    parser : Parser
+    words : list of str or None
+        None: what was typed.
+    kind : {"ann", "snn"}
+        What is trained.
+    """
+    args = parser.parse_args(words)
+    if args.resume in ("", "last") or args.test_only:
+        return args
+    last = Path(args.resume)
+    folder = folder_of_run(kind, last)
+    is_same_run = asked_name(kind, args) == last.stem.removesuffix("_last")
+    if folder and is_same_run:
+        take_over(args, {"output_dir": str(folder)}, "followed")
+    return args
 
 
 class SeedRun(NamedTuple):
@@ -233,7 +279,7 @@ def run_of_seed(parser: object, words: list[str], kind: str, seed: int) -> SeedR
     UserError
         If its files are there already.
     """
-    args = parser.parse_args([*words, "--seed", str(seed)])
+    args = read_flags(parser, [*words, "--seed", str(seed)], kind)
     if "run_name" in args.given or not args.run_name:  # else a recipe has named it
         set_found(args, run_name=numbered(asked_name(kind, args), seed))
     name = run_name(kind, args)
@@ -303,7 +349,8 @@ def train_in_turn(train: Callable[[Arguments], object], runs: list[SeedRun]) -> 
     Raises
     ------
     UserError, SeedsFailed
-        As ``train_each`` has them. Of several ranks the first error ends all.
+        As ``train_each`` has them. Of several ranks the first error ends all; it is a
+        UserError only where no seed has begun.
     """
     results = []
     failures = []
@@ -318,12 +365,14 @@ def train_in_turn(train: Callable[[Arguments], object], runs: list[SeedRun]) -> 
             has_begun = True
         except (UserError, ModelError, RuntimeError, MemoryError) as error:
             failure = SeedFailure(run, message_on_failure(error))
-            if ranks.count() > 1:  # the others may wait for this rank, and cannot go on
-                raise UserError(failure.line + seeds_not_begun(runs[number + 1 :])) from None
-            print_once(f"failed: {failure.message}")
-            failures.append(failure)
             if getattr(error, "had_begun", False):
                 has_begun = True
+            if ranks.count() > 1:  # the others may wait for this rank, and cannot go on
+                line = failure.line + seeds_not_begun(runs[number + 1 :])
+                failed = SeedsFailed if has_begun else UserError
+                raise failed(line) from None
+            print_once(f"failed: {failure.message}")
+            failures.append(failure)
     messages = {failure.message for failure in failures}
     if not has_begun and len(messages) == 1:  # it concerns all seeds, so none is named
         raise UserError(messages.pop())

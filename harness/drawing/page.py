@@ -62,6 +62,16 @@ CONFUSION = (
     "Each row has the images of a class, each column those that were predicted as a class: "
     "numbers on the\ndiagonal are right. Colour is the share of the row."
 )
+# What the pictures that a run has drawn show, by how their names end.
+SEEN = {
+    ".gif": "what the network sees, predicts and answers, one timestep after the other",
+    ".png": "its results as the script has drawn them",
+    "_spikes.png": "spikes of each layer over the timesteps",
+    "_raster.png": "spikes of single neurons, and membrane potentials, for one image",
+    "_sweep.png": "accuracy and spikes for each epsilon",
+    "_extremes.png": "the images with the fewest spikes, and those with the most",
+    "_steps.png": "how many images stop at each timestep",
+}
 # A line that ends with a backslash goes on in the next one.
 STYLE = """
 body { margin: 0 auto; max-width: 1200px; padding: 0 16px 40px; \
@@ -154,13 +164,26 @@ def parts_of_all(runs: Sequence[RunLog], known: dict[str, Setting]) -> Iterator[
             if run.is_spiking:
                 series[run.name] = [result.record for result in run.results]
         yield "<h2>Accuracy against spikes and energy</h2>" + chart_html(
-            save_accuracies, series, looks
+            "Accuracy of each result against its spikes and its energy per image.",
+            save_accuracies,
+            series,
+            looks,
         )
-        yield "<h2>Spikes by part of the network</h2>" + chart_html(save_parts, spiking)
+        yield "<h2>Spikes by part of the network</h2>" + chart_html(
+            "Spikes per image of each result, as a bar of the parts of the network.",
+            save_parts,
+            spiking,
+        )
 
     trained = [run for run in runs if run.epochs]
     if trained:
-        yield f"<h2>Training</h2>{chart_html(save_curves, trained, looks)}<p>{CURVES}</p>"
+        curves = chart_html(
+            "Figures of each training over its epochs, a curve for each run.",
+            save_curves,
+            trained,
+            looks,
+        )
+        yield f"<h2>Training</h2>{curves}<p>{CURVES}</p>"
     rows = rows_of_flags(runs, known)
     if rows:
         yield "<h2>Flags that differ</h2>" + table_html(
@@ -214,6 +237,13 @@ def used_flags(run: RunLog, known: dict[str, Setting]) -> dict[str, str]:
     unused = unused_flags(known, values)
     if values.get("test_only"):
         unused |= LOSS_FLAGS
+        converts = bool(values.get("pretrained_ann")) and not values.get("pretrained_snn")
+        # The test images are judged; only scripts that train have --select, and these
+        # judge no others.
+        if "select" in values or not values.get("holdout"):
+            unused.add("holdout")
+            if not converts:
+                unused.add("limit_train")
     return {flag: text for flag, text in run.parameters.items() if flag not in unused}
 
 
@@ -228,9 +258,12 @@ def parts_of_run(run: RunLog) -> Iterator[str]:
             images = last.on
             if last.settings:
                 images += f", {last.label(last.settings)}"
-            yield f"{chart_html(save_confusion, last.record, images)}<p>{CONFUSION}</p>"
+            text = f"How many images of each class {run.name} has predicted as each class."
+            confusion = chart_html(text, save_confusion, last.record, images)
+            yield f"{confusion}<p>{CONFUSION}</p>"
     for path in run.pictures:
-        yield image_html(path)
+        ending = path.name.removeprefix(run.path.stem)
+        yield image_html(path, f"{run.name}: {SEEN[ending]}.")
 
 
 def result_row(run: RunLog, result: Result, label: str) -> list[str | None]:
@@ -290,16 +323,19 @@ def table_html(head: Sequence[str], rows: Sequence[Sequence[str | None]], style:
     return f'<div class="scroll"><table class="{style}">{content}</table></div>'
 
 
-def chart_html(save: Callable, *content: object) -> str:
-    """Return the picture that ``save(path, *content)`` writes, as HTML."""
+def chart_html(text: str, save: Callable, *content: object) -> str:
+    """Return the picture that ``save(path, *content)`` writes, as HTML.
+
+    The text says what it shows, for those who do not see it.
+    """
     with TemporaryDirectory() as folder:
         path = Path(folder) / "chart.png"
         save(path, *content)
-        return image_html(path)
+        return image_html(path, text)
 
 
-def image_html(path: Path) -> str:
-    """Return a picture as HTML that holds it."""
+def image_html(path: Path, text: str) -> str:
+    """Return a picture as HTML that holds it, with a text on what it shows."""
     data = base64.b64encode(path.read_bytes()).decode()
     source = f"data:image/{path.suffix[1:]};base64,{data}"
-    return f'<div><img alt="{escape(path.stem)}" src="{source}"></div>'
+    return f'<div><img alt="{escape(text)}" src="{source}"></div>'

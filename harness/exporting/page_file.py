@@ -91,7 +91,7 @@ def page(
     if weights == "float32":
         round_to_16_bits(model, checkpoint)
     test = test_images(model, **data)
-    images = first_of_each_class(test)
+    images = first_of_each_class(test, model.classes)
     network = {
         "name": checkpoint.stem,
         "weights": f"weights of {16 if weights == 'float32' else 8} bits",
@@ -125,9 +125,23 @@ def check_fits_page(model, checkpoint: Path) -> None:
         raise UserError(f"{checkpoint}: a page streams, which update phased does not: try --to c")
 
 
-def first_of_each_class(test) -> torch.Tensor:
-    """Return the first image of each of ten classes, uint8 (10, C, H, W)."""
-    numbers = [int((test.labels == label).nonzero()[0]) for label in range(10)]
+def first_of_each_class(test, classes: list[str]) -> torch.Tensor:
+    """Return the first image of each of ten classes, uint8 (10, C, H, W).
+
+    Raises
+    ------
+    UserError
+        If there is no image of a class.
+    """
+    numbers = []
+    for label, name in enumerate(classes):
+        found = (test.labels == label).nonzero()
+        if not len(found):
+            raise UserError(
+                f"{test.name} has no test image of class {name}, and a page shows one of each: "
+                "give more test images"
+            )
+        numbers.append(int(found[0]))
     return test.images[numbers]
 
 

@@ -588,41 +588,74 @@ def at_equal_accuracy(several: Iterable[Series], accuracy: float) -> list[Series
     ------
     UserError
         If a network has no early exit, or does not reach the accuracy in each of its
-        seeds.
+        seeds. Then nothing is compared.
     """
     by_network = {}
     for series in several:
         at_margins = by_network.setdefault(series.name, [])
         if series.settings.get("rule") == "confidence":
             at_margins.append(series)
-    joined = []
+    reached = {}  # accuracy that a network reaches in each of its seeds
     for name, at_margins in by_network.items():
-        joined.append(_join_margins(name, at_margins, accuracy))
-    return joined
+        if not at_margins:
+            raise UserError(
+                f"--at_accuracy: {name} has no run with early exit: "
+                "--evaluate runs it at several margins"
+            )
+        reached[name] = _reached_by(at_margins)
+    short = {name: best for name, best in reached.items() if best < accuracy - 10**-PLACES}
+    if short:
+        who = "no network reaches it" if len(short) == len(reached) > 1 else "it is not reached"
+        best = ", ".join(f"{name} {value:.2f} %" for name, value in short.items())
+        lowest = int(100 * min(reached.values())) / 100
+        raise UserError(
+            f"--at_accuracy {accuracy:g}: {who} with every seed ({best} in the worst seed), so "
+            f"nothing is compared: choose at most {lowest:.2f}"
+        )
+    return [_join_margins(name, margins, accuracy) for name, margins in by_network.items()]
+
+
+def _reached_by(at_margins: list[Series]) -> float:
+    """Return the accuracy in percent that a network reaches with each of its seeds."""
+    best_by_seed = []
+    for seed in at_margins[0].results:
+        records = [series.results[seed] for series in at_margins]
+        best_by_seed.append(100 * max(record["accuracy"] for record in records))
+    return min(best_by_seed)
 
 
 def _join_margins(name: str, at_margins: list[Series], accuracy: float) -> Series:
     """Join the series of a network, one for each margin, to one at an accuracy."""
-    if not at_margins:
-        raise UserError(
-            f"--at_accuracy: {name} has no run with early exit: "
-            "--evaluate runs it at several margins"
-        )
     first = at_margins[0]
     results = {}
-    best_by_seed = []
     for seed in first.results:
         records = [series.results[seed] for series in at_margins]
         results[seed] = at_accuracy(records, accuracy)
-        best_by_seed.append(100 * max(record["accuracy"] for record in records))
-    if None in results.values():
-        raise UserError(
-            f"--at_accuracy {accuracy:g}: {name} reaches {min(best_by_seed):.2f} % in one of its "
-            "seeds: choose less"
-        )
     margins = " ".join(f"{float(series.settings['gap_bound']):g}" for series in at_margins)
     settings = {"T": first.settings["T"], "margin": margins}
     return Series(name, settings, first.on, results, first.trained_on)
+
+
+def notes_on_accuracy(several: Iterable[Series], accuracy: float) -> Iterator[str]:
+    """Yield a line on each network that is above the accuracy with its fewest spikes.
+
+    Parameters
+    ----------
+    several : iterable of Series
+        As ``at_equal_accuracy`` returns them.
+    accuracy : float
+        In percent, which was asked for.
+    """
+    for series in several:
+        found = {}
+        for seed, record in series.results.items():
+            if 100 * record["accuracy"] > accuracy + 10**-PLACES:
+                found[seed] = f"{100 * record['accuracy']:.2f} % with seed {seed}"
+        if found:
+            yield (
+                f"note: {series.name} is above {accuracy:g} % with its fewest spikes already: "
+                f"{', '.join(found.values())}; compared are the spikes at that accuracy"
+            )
 
 
 def pairs_of(several: Sequence[Series]) -> list[Pair]:

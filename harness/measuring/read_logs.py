@@ -13,6 +13,7 @@ from harness.runs.run import (
     path_from_here,
     read_records,
 )
+from self_models.basics.images import ELSEWHERE, lasting_name
 from self_models.basics.notes import say_once, some
 from self_models.loading import MODELS
 
@@ -146,15 +147,19 @@ class RunLog:
     @property
     def results(self) -> list[Result]:
         """Its evaluations; of a training without one, its best epoch so far."""
+        known = {}
+        dataset = self.parameters.get("dataset")
+        if dataset:  # called as records of evaluations call it; those of epochs do not
+            known["dataset"] = lasting_name(dataset).removeprefix(ELSEWHERE)
         if self.evaluations:
-            return [Result(record) for record in self.evaluations]
+            return [Result(known | record) for record in self.evaluations]
         judged = [epoch | epoch["evaluated"] for epoch in self.epochs if epoch.get("evaluated")]
         if not judged:
             return []
         best = max(judged, key=lambda epoch: epoch["accuracy"])
         # The record of an epoch has other names for these than that of an evaluation.
         renamed = {"spikes": best.get("parts"), "timesteps": best.get("mean_steps")}
-        return [Result(best | renamed)]
+        return [Result(known | best | renamed)]
 
     @property
     def parameters(self) -> dict[str, str]:

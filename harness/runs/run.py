@@ -4,6 +4,7 @@ import glob
 import hashlib
 import importlib.metadata
 import json
+import os
 import platform
 import re
 import shlex
@@ -200,6 +201,17 @@ class PublishedPaths(Paths):
         self.logs = HOME / "logs" / "published" / kind
 
 
+def folder_of_run(kind: str, last: Path) -> Path | None:
+    """Return the ``output_dir`` of the run that wrote a last checkpoint.
+
+    None where the file does not lie as a run of this kind writes it.
+    """
+    # Without "..", which would count as a folder.
+    folder = Path(os.path.abspath(last)).parent.parent.parent
+    paths = Paths(kind, last.stem.removesuffix("_last"), folder)
+    return path_from_here(folder) if paths.wrote(last) else None
+
+
 def path_from_here(path: Path) -> Path:
     """Return a path as one would type it: relative, below the present folder."""
     here = Path.cwd()
@@ -361,7 +373,8 @@ class Run(Paths, AbstractContextManager):
 
         waiting = self._records
         self._records = read_records(self.json_path)  # of the run that goes on, if there is one
-        began = "resumed" if self.is_resumed else "started"
+        goes_on = self.is_resumed and self.last_path.exists()  # else --resume begins it
+        began = "resumed" if goes_on else "started"
         for record in (opening_record(self.args, self.name, began), *waiting):
             self._append(record)
         self._write_log()
