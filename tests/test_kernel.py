@@ -486,6 +486,18 @@ def test_links_that_run_on_the_other_side_of_their_neurons_are_refused(update):
 
 
 @needs_cc
+@pytest.mark.parametrize("counts", [False, True])
+def test_a_pool_keeps_the_states_of_streams_only_to_count(counts):
+    """Else the states of each stream would stay in memory when it has ended."""
+    model = small_network()
+    pool = StatePool(build.library(), lay_out(model, counting=counts))
+
+    states = [pool.new(settings_of(model)) for _ in range(3)]
+
+    assert pool.counting == (states if counts else [])
+
+
+@needs_cc
 def test_a_prediction_that_is_no_number_sends_nothing_in_whole_numbers():
     """Else a pixel minus this prediction is the smallest whole number there is."""
     model = quantize(
