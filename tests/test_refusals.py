@@ -40,7 +40,6 @@ from self_models.guests.quantize import quantize
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
-DEEP_ANN = REPOSITORY / "trained_models/ann/deep_base.pth"
 COMMANDS = [  # script, flags, words of its one line
     # a choice, a range, a type, a name
     ("ann", "-a VGG5_wFeedbak", "did you mean VGG5_wFeedback?"),
@@ -96,12 +95,12 @@ COMMANDS = [  # script, flags, words of its one line
     ),
     (
         "energy",
-        f"{REPOSITORY}/examples/nmnist.nir",
+        "{nmnist}",
         "nmnist.nir is a NIR file, no checkpoint: run_nir.py runs it",
     ),
     (
         "energy",
-        f"{{snn}} --against {DEEP_ANN}",
+        "{snn} --against {deep_ann}",
         "is not the ANN of {snn}: its features.0.weight differs",
     ),
     (
@@ -143,7 +142,14 @@ COMMANDS = [  # script, flags, words of its one line
 def test_a_command_is_refused_in_one_line_before_anything_is_written(
     trained, baseline, tmp_path, script, flags, words
 ):
-    paths = {"ann": trained.ann, "snn": trained.snn, "baseline": baseline, "here": tmp_path}
+    paths = {  # not in the list above: names of tests should be the same in each clone
+        "ann": trained.ann,
+        "snn": trained.snn,
+        "baseline": baseline,
+        "here": tmp_path,
+        "nmnist": REPOSITORY / "examples/nmnist.nir",
+        "deep_ann": REPOSITORY / "trained_models/ann/deep_base.pth",
+    }
     before = digests(trained.folder)
 
     line = refused(script, f"{DATA} --output_dir {tmp_path}", flags.format(**paths))
