@@ -246,6 +246,17 @@ def test_a_phased_snn_that_cannot_be_is_refused(settings, words):
         VGG_SNN_STDB_wFeedback(fc_width=4, update="phased", **settings)
 
 
+@pytest.mark.parametrize("seed", [1.5, "1", True])
+def test_a_seed_that_is_no_whole_number_is_refused(seed):
+    model = build()
+    with refused_call(f"^seed: {seed!r} is not a whole number$"):
+        model(images(2), seed=seed)
+    with refused_call(f"^seed: {seed!r} is not a whole number$"):
+        model.stream(seed=seed)
+    seen = model(images(2), seed=-1).logits
+    assert torch.equal(model(images(2), seed=np.int64(-1)).logits, seen)
+
+
 WITH_NAN = images(2).masked_fill(images(2) == 0, torch.nan)
 SHOWN = [  # images, words
     (images(2) * 255, r"in \[0, 1\]; these lie in \[0, 25\d"),

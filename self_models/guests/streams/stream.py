@@ -11,7 +11,7 @@ from self_models.basics.images import dtype_of, prepare_images
 from self_models.basics.settings import COUNT, WHOLE, required, settings_in
 from self_models.engines.fingerprint import fingerprint
 from self_models.layers.neurons import SpikingNeuron
-from self_models.runtime.draws import EVALUATION, Draws
+from self_models.runtime.draws import EVALUATION, SEED, Draws
 from self_models.runtime.loop import run_timesteps, show_image
 from self_models.runtime.outputs import SNNOutput
 from self_models.runtime.recording import parse_record, shapes_of_layers
@@ -77,7 +77,7 @@ class Stream:
 
     def __init__(self, model: "VGG_SNN_STDB_wFeedback", seed: int = 0):
         self.model = model
-        self.seed = seed
+        self.seed = required(SEED, "seed", seed)
         self.reset()
 
     def reset(self) -> None:
@@ -193,7 +193,7 @@ class Stream:
         # Everything is checked before anything changes: what follows reset() does not
         # fail for a state that check_state() lets pass. A stream that has not begun,
         # with 0 steps, has no tensors to check or to restore.
-        seed = required(WHOLE, "seed", state.get("seed"))
+        seed = required(SEED, "seed", state.get("seed"))
         steps = required(WHOLE, "steps", state.get("steps"))
         if steps:
             check_state(self.model, state)
