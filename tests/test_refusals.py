@@ -257,6 +257,20 @@ def test_a_seed_that_is_no_whole_number_is_refused(seed):
     assert torch.equal(model(images(2), seed=np.int64(-1)).logits, seen)
 
 
+def test_thresholds_of_channels_are_taken_and_such_as_do_not_fit_are_refused():
+    """The event engine leaves such a network to step()."""
+    model = build()
+    neuron = model.neurons()["features.1"]
+    neuron.threshold.data = neuron.threshold.expand(4)
+    words = r"^a threshold of shape \(4,\) does not fit neurons of shape \(4, 28, 28\): one for "
+    with torch.no_grad(), refused_call(words):
+        model(images(2), seed=0)
+    neuron.threshold.data = neuron.threshold.reshape(4, 1, 1)
+    with torch.no_grad():
+        expected = build()(images(2), seed=0).logits
+        assert torch.equal(model(images(2), seed=0).logits, expected)
+
+
 WITH_NAN = images(2).masked_fill(images(2) == 0, torch.nan)
 SHOWN = [  # images, words
     (images(2) * 255, r"in \[0, 1\]; these lie in \[0, 25\d"),
