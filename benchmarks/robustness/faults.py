@@ -549,7 +549,7 @@ def main() -> None:
         fault = faults[number]
         if (fault.file, fault.start, fault.after) not in done:
             chosen[number] = quickest(tests[str(number)])
-    of_all = sorted({test for names in chosen.values() for test in names})
+    of_all = sorted(set().union(*chosen.values()))
     seconds = run_without_fault([faults[number] for number in chosen], of_all)
     for number, names in chosen.items():
         kept = {test: seconds[test] for test in names if test in seconds}
