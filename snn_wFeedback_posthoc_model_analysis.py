@@ -33,6 +33,7 @@ from harness.drawing.film import save_contact_sheet, save_gif
 from harness.drawing.plots import save_spikes_over_time
 from harness.drawing.raster import raster_of, save_raster
 from harness.measuring.log_lines import spikes_text
+from harness.measuring.tables import blocked_percent
 from harness.runs.run import counted
 from harness.runs.saving import write_whole
 from self_models.basics.settings import COUNT
@@ -123,7 +124,7 @@ def main(argv: list[str] | None = None) -> list[dict]:
         share = film.blocked[t].mean()
         run.record(
             f"  timestep {t + 1}: squared error {error:.2f} per image, "
-            f"{100 * share:.1f} % of non-zero pixels blocked",
+            f"{blocked_percent(share, 1)} of non-zero pixels blocked",
             event="step",
             step=t + 1,
             squared_error=float(error),

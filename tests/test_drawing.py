@@ -16,10 +16,11 @@ from PIL import Image, ImageSequence
 import results
 from harness.drawing import plots
 from harness.drawing.figures import plt, stack_parts
-from harness.drawing.film import film_of, save_gif
+from harness.drawing.film import film_of, save_contact_sheet, save_gif
 from harness.drawing.raster import Raster, save_raster
 from harness.drawing.reel import VERDICTS, save_stream
 from harness.measuring.comparing import Difference, Spread
+from harness.measuring.tables import blocked_percent
 from self_models.data.sets import Batch, ImageSet, first_of_each_class
 from self_models.objectives.contrast import Contrast
 from self_models.objectives.gates import Blocking, Gate
@@ -218,6 +219,32 @@ def test_a_gif_says_the_answer_of_an_image_that_stops(tmp_path, pictures):
     assert "decoder" not in texts  # no layer of it spikes
 
 
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_the_legend_of_a_contact_sheet_fits_its_width(tmp_path, pictures, steps):
+    film = make_film(output_of(PREDICTIONS[:steps]))
+
+    save_contact_sheet(tmp_path / "a.png", film)
+
+    (legend,) = pictures[-1].legends
+    box = legend.get_window_extent()
+    assert box.x0 >= 0
+    assert box.x1 <= pictures[-1].bbox.width
+
+
+@pytest.mark.parametrize(
+    ("share", "digits", "text"),
+    [
+        (1.0, 0, "100 %"),
+        (0.9996, 0, "99 %"),
+        (0.9996, 1, "99.9 %"),
+        (0.985, 1, "98.5 %"),
+        (0.0, 0, "0 %"),
+    ],
+)
+def test_100_percent_are_blocked_only_where_all_pixels_are(share, digits, text):
+    assert blocked_percent(share, digits) == text
+
+
 def test_a_gif_has_the_spikes_of_a_baseline_in_its_legend(tmp_path, pictures):
     film = replace(make_film(), baseline={"input": [3.0], "generate.1": [2.0]})
 
@@ -310,6 +337,26 @@ def test_a_stream_says_no_answer_before_it_says_no_label(tmp_path, pictures):
         (3.5, 1, VERDICTS["right"]),
         (4.5, 1, VERDICTS["wrong"]),
     ]
+
+
+def test_spikes_of_a_stream_reach_over_all_timesteps(tmp_path, pictures):
+    figures = {part: np.array([1.0, 2.0, 3.0]) for part in PARTS}
+    figures["answer"] = figures["label"] = np.zeros(3, int)
+    reel = SimpleNamespace(
+        so_far=lambda: figures,
+        images=[(0, np.zeros((2, 2)))],
+        model=SimpleNamespace(classes=["cat", "dog"], layers=["input", "features.1"]),
+        title="title",
+    )
+
+    save_stream(tmp_path / "a.png", reel, reel)
+
+    axis = pictures[-1].axes[2]
+    area = axis.collections[0].get_paths()[0].vertices
+    (line,) = [line for line in axis.lines if line.get_label() == "baseline, in all"]
+    for places in (area[:, 0], line.get_xdata()):
+        assert (places.min(), places.max()) == (0.5, 3.5)
+    assert line.get_ydata().tolist() == [4, 8, 12, 12]
 
 
 OFF = EVALUATED | {"epsilon": 0.0}

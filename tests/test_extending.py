@@ -3,6 +3,7 @@
 import importlib
 import re
 import shlex
+import shutil
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -300,6 +301,9 @@ def test_a_class_of_ones_own_keeps_its_name(trained, tmp_path, network_file):
     assert foreign_snn in refused("export", snn, "--to torch")
     _, said = run_here("export", snn, f"--to torch --model {network_file}:MySNN")
     assert "wrote" in said
+    if shutil.which("cc"):
+        _, said = run_here("export", snn, f"--to c --model {network_file}:MySNN")
+        assert "wrote" in said
 
     # load() takes the class, also for a checkpoint that leaves the gate to its class.
     own_class = named(f"{network_file}:MySNN")

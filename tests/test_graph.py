@@ -24,6 +24,8 @@ from harness.exporting.c_build import CBuild, encode_events
 from harness.exporting.c_folder import c_folder
 from self_models import ModelError, first_difference, from_nir, load
 from self_models.engines.event import build
+from self_models.engines.event.layout import lay_out
+from self_models.engines.event.tables import K
 from self_models.guests.nir.graph_snn import GraphSNN
 from self_models.guests.nir.neurons import Constants, NIRNeuron
 from self_models.layers.neurons import SpikingNeuron
@@ -34,6 +36,9 @@ from self_models.runtime.state import GraphState
 
 FILES = REPOSITORY.parent / "shared/data/nir"  # of somebody else, where they are
 SHAPE = np.array([1])
+needs_engine = pytest.mark.skipif(
+    isinstance(build.kernel_build(), ModelError), reason="there is no C compiler"
+)
 
 
 def chain(*nodes, shape=(1,)):
@@ -168,7 +173,7 @@ def test_what_is_given_comes_before_like_and_that_before_the_file(given, dt, lea
     assert model.graph.modules["0"].leak.item() == pytest.approx(leak)
 
 
-@pytest.mark.skipif(isinstance(build.kernel_build(), ModelError), reason="there is no C compiler")
+@needs_engine
 def test_potentials_of_neurons_with_leaks_of_their_own_by_hand():
     """As C programs read them: 1 arrives, of which two timesteps keep 1/4 and 9/16."""
     neurons = equations(
@@ -817,6 +822,19 @@ def test_a_changed_constant_counts_from_the_next_run_on():
 
     assert model(events).spikes["0"].item() == 8
     assert model.train()(events).spikes["0"].item() == 8
+
+
+@needs_engine
+def test_one_gain_of_all_neurons_is_the_factor_of_a_link_without_weights():
+    thresholds = {"v_threshold": [1, 1], "v_reset": [0, 0]}
+    same = equations("IF", r=[0.5, 0.5], **thresholds)
+    different = equations("IF", r=[0.5, 1], **thresholds)
+
+    one_gain = lay_out(from_nir(chain(same, shape=(2,)), dt=1))
+    gains = lay_out(from_nir(chain(different, shape=(2,)), dt=1))
+
+    assert one_gain.nodes["link"][1] == K.SAME
+    assert gains.nodes["link"][1] == K.PLACED
 
 
 def test_r_of_one_by_dt_is_one():

@@ -12,6 +12,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -294,14 +295,46 @@ def test_where_nothing_can_be_kept_it_is_built_for_this_process_alone(fresh, mon
 
 
 @needs_cc
-def test_several_at_once_keep_one_library_beside_what_a_killed_build_left(fresh):
-    left_over = build.cache_folder() / "building_x"
-    left_over.mkdir(parents=True)
-    (left_over / "network.so").write_text("half")
+def test_of_several_at_once_one_builds_and_removes_what_a_killed_build_left(fresh, monkeypatch):
+    noted_run = NotedRun()
+    monkeypatch.setattr(build.subprocess, "run", noted_run)
+    recent = build.cache_folder() / "building_recent"
+    old = build.cache_folder() / "building_old"
+    for folder in (recent, old):
+        folder.mkdir(parents=True)
+        (folder / "network.so").write_text("half")
+    two_days_ago = time.time() - 2 * 24 * 3600
+    os.utime(old, (two_days_ago, two_days_ago))
+
     with ThreadPoolExecutor(4) as pool:
         kernels = list(pool.map(lambda _: KernelBuild(), range(4)))
+
     (path,) = {kernel.path for kernel in kernels}
-    assert {each.name for each in build.cache_folder().iterdir()} == {"building_x", path.name}
+    assert all(kernel.library.network_runs for kernel in kernels)
+    assert noted_run.builds == 1
+    assert {*build.cache_folder().iterdir()} - {Path(f"{path}.lock")} == {recent, path}
+
+
+@needs_cc
+def test_where_files_cannot_be_locked_it_is_built(fresh, monkeypatch):
+    def fail(*args, **more):
+        raise NotImplementedError("no locks here")
+
+    monkeypatch.setattr(build.FileLock, "acquire", fail)
+    assert KernelBuild().library.network_runs
+
+
+class NotedRun:
+    """subprocess.run, which counts how often a library is built."""
+
+    def __init__(self):
+        self.builds = 0
+        self.run = subprocess.run
+
+    def __call__(self, command, *args, **more):
+        """Run a command."""
+        self.builds += "-shared" in command
+        return self.run(command, *args, **more)
 
 
 FLOATS = np.float32([-1, 0.5, 3e38, math.inf, math.nan]).view(np.int32).tolist()
@@ -483,6 +516,18 @@ def test_links_that_run_on_the_other_side_of_their_neurons_are_refused(update):
     places = [order.index(1), order.index(adding)]
     tables.order[places] = tables.order[places[::-1]]
     assert why_refused(kernel, tables.block(settings)) == "the settings"
+
+
+@needs_cc
+@pytest.mark.parametrize("counts", [False, True])
+def test_a_pool_keeps_the_states_of_streams_only_to_count(counts):
+    """Else the states of each stream would stay in memory when it has ended."""
+    model = small_network()
+    pool = StatePool(build.library(), lay_out(model, counting=counts))
+
+    states = [pool.new(settings_of(model)) for _ in range(3)]
+
+    assert pool.counting == (states if counts else [])
 
 
 @needs_cc

@@ -24,7 +24,7 @@ import torch
 from conftest import REPOSITORY, refused, run_here
 from torch import nn
 
-from harness.measuring.simulators import check
+from harness.measuring.simulators import check, meaning_of_difference
 from self_models import ModelError, from_nir, load
 from self_models.data.events import rows_in
 from self_models.engines.event import layout
@@ -726,11 +726,14 @@ def test_a_difference_from_an_importer_is_explained(tmp_path):
 
 @others
 @pytest.mark.parametrize(
-    ("kind", "reading"),
-    [("IAF", {"membrane_floor": 1.0}), ("LIF", {"norm_input": False})],
+    ("kind", "reading", "flags"),
+    [
+        ("IAF", {"membrane_floor": 1.0}, "--membrane_floor 1"),
+        ("LIF", {"norm_input": False}, "--no-norm_input"),
+    ],
     ids=["IAF", "LIF"],
 )
-def test_the_importer_of_sinabs_has_defaults_of_its_own(tmp_path, kind, reading):
+def test_the_importer_of_sinabs_has_defaults_of_its_own(tmp_path, kind, reading, flags):
     pytest.importorskip("sinabs")
     torch.manual_seed(0)
     network = layers(lambda size: sinabs_neurons(kind, size, spike_threshold=0.25))
@@ -739,10 +742,28 @@ def test_the_importer_of_sinabs_has_defaults_of_its_own(tmp_path, kind, reading)
 
     _, theirs = check(path, [a_recording()], STEPS, ["sinabs"], like="sinabs")
     assert theirs.verdict == "differs"
-    assert "--no-norm_input (with LIF and LI): if nothing" in theirs.message
+    assert f"Add {flags}: if nothing differs then" in theirs.message
 
     _, theirs = check(path, [a_recording()], STEPS, ["sinabs"], like="sinabs", **reading)
     assert theirs.verdict == "same"
+
+
+@pytest.mark.parametrize(
+    ("kinds", "given", "advice"),
+    [
+        ({"IF", "LI"}, {}, "Add --membrane_floor 1 --no-norm_input: if"),
+        ({"IF", "LI"}, {"membrane_floor": 1.0}, "Add --no-norm_input: if"),
+        ({"IF", "LI"}, {"membrane_floor": 1.0, "norm_input": False}, None),
+        ({"IF", "Affine"}, {"membrane_floor": 1.0}, None),  # it takes no norm_input
+        ({"LIF", "Affine"}, {"norm_input": False}, None),
+    ],
+)
+def test_the_importers_assumptions_are_named_as_far_as_they_are_not_met(kinds, given, advice):
+    said = meaning_of_difference("sinabs", kinds, {"like": "sinabs", **given})
+    if advice is None:
+        assert said == ""
+    else:
+        assert advice in said
 
 
 # --- by hand
@@ -922,6 +943,7 @@ def test_spikingjelly_begins_at_v_reset_by_hand(engine):
 
 LIF = one_neuron("LIF", **LEAKY, v_threshold=1.0)
 IF = one_neuron("IF", r=1.0, v_threshold=1.0)
+CUBA = {"tau_syn": 2e-6, "tau_mem": 2e-6, "v_leak": 0.0, "v_threshold": 1.0}
 REFUSED = [
     (LIF, {"norm_input": True}, "norm_input says how sinabs ran a network: give like='sinabs'"),
     (LIF, {"like": "norse", "tau_syn": 2}, "tau_syn says how sinabs ran a network"),
@@ -939,6 +961,11 @@ REFUSED = [
         one_neuron("LIF", tau=-1.0, r=1.0, v_leak=0.0, v_threshold=1.0),
         {"like": "sinabs"},
         "a time constant must be above 0 timesteps, not -1",
+    ),
+    (
+        one_neuron("CubaLIF", r=1.0, **CUBA),
+        {"like": "sinabs"},
+        "node 'n' is a CubaLIF, which sinabs neither writes nor reads",
     ),
     (LIF, {"like": "sinabs", "max_spikes": 0}, "max_spikes: 0 is not a whole number from 1"),
     (
@@ -963,7 +990,6 @@ def test_arguments_that_do_not_fit_are_refused(graph, reading, words):
 
 
 LI = one_neuron("LI", **LEAKY)
-CUBA = {"tau_syn": 2e-6, "tau_mem": 2e-6, "v_leak": 0.0, "v_threshold": 1.0}
 NOTED = [
     pytest.param(
         LIF,

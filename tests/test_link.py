@@ -138,6 +138,12 @@ def test_a_copy_is_moved_by_its_vector():
         assert torch.equal(inside, source)
 
 
+def test_shifts_reach_six_pixels_unless_it_is_said():
+    shifts = Shifts()
+    assert len(shifts) == 13 * 13
+    assert shifts.vectors.abs().max() == 6
+
+
 def test_half_a_pixel_is_the_mean_of_two_neighbours_in_8_bits():
     shifts = Shifts(reach=1, half_pixels=True)
     frame = torch.tensor([[0.0, 3.0, 10.0, 10.0]]).expand(2, 4) / 255

@@ -31,7 +31,7 @@ from conftest import (
 )
 from PIL import Image
 
-from harness.data.facts import facts_of
+from harness.data.facts import facts_of, shape_and_classes
 from harness.runs.saving import save_checkpoint
 from harness.training.epochs import LEAST, length_of, training_batches
 from self_models import ModelError, load, read_images
@@ -271,6 +271,10 @@ DIGITS = list("0123456789")
 )
 def test_facts_of_a_network_on_another_data_set(settings, dataset, facts):
     assert facts_of(settings, dataset) == facts
+
+
+def test_without_facts_the_data_sets_name_tells_shape_and_classes():
+    assert shape_and_classes({}, "MNIST") == ((1, 28, 28), DIGITS)
 
 
 def test_a_network_of_mnist_takes_a_folder_of_digits(trained, tmp_path):

@@ -40,7 +40,6 @@ from self_models.guests.quantize import quantize
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
-DEEP_ANN = REPOSITORY / "trained_models/ann/deep_base.pth"
 COMMANDS = [  # script, flags, words of its one line
     # a choice, a range, a type, a name
     ("ann", "-a VGG5_wFeedbak", "did you mean VGG5_wFeedback?"),
@@ -96,12 +95,12 @@ COMMANDS = [  # script, flags, words of its one line
     ),
     (
         "energy",
-        f"{REPOSITORY}/examples/nmnist.nir",
+        "{nmnist}",
         "nmnist.nir is a NIR file, no checkpoint: run_nir.py runs it",
     ),
     (
         "energy",
-        f"{{snn}} --against {DEEP_ANN}",
+        "{snn} --against {deep_ann}",
         "is not the ANN of {snn}: its features.0.weight differs",
     ),
     (
@@ -143,7 +142,14 @@ COMMANDS = [  # script, flags, words of its one line
 def test_a_command_is_refused_in_one_line_before_anything_is_written(
     trained, baseline, tmp_path, script, flags, words
 ):
-    paths = {"ann": trained.ann, "snn": trained.snn, "baseline": baseline, "here": tmp_path}
+    paths = {  # not in the list above: names of tests should be the same in each clone
+        "ann": trained.ann,
+        "snn": trained.snn,
+        "baseline": baseline,
+        "here": tmp_path,
+        "nmnist": REPOSITORY / "examples/nmnist.nir",
+        "deep_ann": REPOSITORY / "trained_models/ann/deep_base.pth",
+    }
     before = digests(trained.folder)
 
     line = refused(script, f"{DATA} --output_dir {tmp_path}", flags.format(**paths))
@@ -238,6 +244,31 @@ def test_an_ann_that_cannot_be_is_refused(settings, words):
 def test_a_phased_snn_that_cannot_be_is_refused(settings, words):
     with refused_call(f"^update phased: {words}"):
         VGG_SNN_STDB_wFeedback(fc_width=4, update="phased", **settings)
+
+
+@pytest.mark.parametrize("seed", [1.5, "1", True])
+def test_a_seed_that_is_no_whole_number_is_refused(seed):
+    model = build()
+    with refused_call(f"^seed: {seed!r} is not a whole number$"):
+        model(images(2), seed=seed)
+    with refused_call(f"^seed: {seed!r} is not a whole number$"):
+        model.stream(seed=seed)
+    seen = model(images(2), seed=-1).logits
+    assert torch.equal(model(images(2), seed=np.int64(-1)).logits, seen)
+
+
+def test_thresholds_of_channels_are_taken_and_such_as_do_not_fit_are_refused():
+    """The event engine leaves such a network to step()."""
+    model = build()
+    neuron = model.neurons()["features.1"]
+    neuron.threshold.data = neuron.threshold.expand(4)
+    words = r"^a threshold of shape \(4,\) does not fit neurons of shape \(4, 28, 28\): one for "
+    with torch.no_grad(), refused_call(words):
+        model(images(2), seed=0)
+    neuron.threshold.data = neuron.threshold.reshape(4, 1, 1)
+    with torch.no_grad():
+        expected = build()(images(2), seed=0).logits
+        assert torch.equal(model(images(2), seed=0).logits, expected)
 
 
 WITH_NAN = images(2).masked_fill(images(2) == 0, torch.nan)

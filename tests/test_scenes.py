@@ -2,7 +2,7 @@
 
 import json
 import re
-from itertools import pairwise, product
+from itertools import islice, pairwise, product
 from typing import NamedTuple
 
 import imageio.v3 as imageio
@@ -13,7 +13,7 @@ from conftest import records, run_as_program, run_here, run_undrawn
 from PIL import Image
 
 from harness import UserError
-from harness.data.scenes import KINDS, SCENES, make_scene, moving_scenes
+from harness.data.scenes import KINDS, SCENES, Source, make_scene, moving_scenes
 from harness.drawing.film import save_gif
 from harness.drawing.reel import MOST, Reel, save_stream
 from harness.runs.saving import save_checkpoint
@@ -216,6 +216,20 @@ def test_noise_stays_below_epsilon_and_goes_beyond(images):
     assert weak.max() <= 0.5 * EPSILON + 0.003
     assert strong.min() > 0.28
     assert strong.max() <= 1.5 * EPSILON + 0.003
+
+
+def test_noise_makes_pixels_darker_as_often_as_brighter():
+    grey = torch.full((2, 1, 16, 16), 128, dtype=torch.uint8)
+    source = Source(ImageSet("grey", grey, torch.arange(2)), seed=0)
+    draw = np.random.default_rng(0)
+    draw.integers(0, 2)  # which image is shown
+
+    frames = [frame.pixels for frame in islice(SCENES["noise"](source, EPSILON), 40)]
+
+    flicker = draw.uniform(-1, 1, (40, 1, 16, 16))
+    expected = 128 + 255 * 0.5 * EPSILON * flicker
+    assert np.abs(np.array(frames) - expected).max() <= 0.5  # rounded
+    assert np.mean(np.array(frames) > 128) == pytest.approx(0.5, abs=0.03)
 
 
 def test_images_of_one_class_make_no_scene():

@@ -278,6 +278,23 @@ def test_images_that_a_stream_refuses_leave_it_as_it_was(two_streams):
     check_same(stream(images, 4), two_streams.other(images, 4))
 
 
+@pytest.mark.parametrize("residual", [False, True])
+def test_a_state_that_lacks_a_part_is_refused_by_its_name(residual):
+    settings = DYNAMIC | ({"residual": True, "encoding": "direct"} if residual else {})
+    model = build(**settings)
+    images, _ = inputs(model)
+    for streaming in (model, in_event(model)):
+        stream = streaming.stream()
+        stream(images, 1)
+        state = stream.state_dict()
+        streaming.stream().load_state_dict(state)
+        assert ("explained" in state) == residual
+        for name in state.keys() - {"image", "logits", "readout_sum", "seed", "steps"}:
+            lacking = {key: value for key, value in state.items() if key != name}
+            with pytest.raises(ModelError, match=f"^missing in this state: {name}; it is"):
+                streaming.stream().load_state_dict(lacking)
+
+
 def test_states_that_a_stream_refuses_leave_it_as_it_was(two_streams):
     stream = two_streams.stream
     images = two_streams.images

@@ -12,13 +12,17 @@ one function, as a rewriting might make it by mistake: see `KINDS`. The places a
 by `--seed` over all functions of self_models, harness and the scripts.
 
 `reach` runs all tests once, in a worktree in which each of these functions notes the
-test that calls it, also in processes that the test starts.
+test that calls it, also in processes that the test starts. A few files of tests suffice
+for a quick look: `reach FAULTS.json --in tests/test_link.py tests/test_scenes.py`.
 
-`try` puts each fault into a worktree of its own, and runs the quickest tests that call
-the function, until one fails. If none does, it compares the command lines with the
-record, made on this machine. Each fault is printed as one line of JSON with what
-noticed it; lines that are in --results already are not tried again. All three work on
-the revision that is checked out, without changes that are not committed.
+`try` first runs the tests that it has chosen without a fault, in a worktree whose files
+differ by a comment. It leaves out those that fail there, that are not found, or that
+take longer than LONGEST, and says which. Then it puts each fault into a worktree of its
+own, and runs the quickest tests that call the function, until one fails. If none does,
+it compares the command lines with the record, made on this machine. Each fault is
+printed as one line of JSON with what noticed it; lines that are in --results already
+are not tried again. All three work on the revision that is checked out, without changes
+that are not committed.
 """
 
 import argparse
@@ -42,7 +46,28 @@ NOT_ROOMS = ("setup.py", "results.py", "demo.py")  # they build or drive, and ha
 MOST_TESTS = 60  # of a fault, the quickest
 NO_TEST = "none"
 MOST_OF_ONE = 3  # of one test function, which may have hundreds of parameters
-SECONDS = 300  # after which a test run counts as one that noticed: it does not end any more
+LONGEST = 60  # seconds that a test may take without a fault; a longer one is left out
+# So much longer than without the fault a test run may take. Else it counts as one that
+# noticed: it does not end any more.
+SECONDS = 300
+NOT_OTHERS = ("-m", "not others")  # nor tests that need other simulators
+
+# A module that functions with a note import, outside the worktree. It writes a line at
+# the first call in a test: some functions are called a million times.
+NOTING = '''
+import os
+
+noted = set()
+
+
+def note(number):
+    """Write down which test has called a function."""
+    test = os.environ.get("PYTEST_CURRENT_TEST", {no_test!r})
+    if (number, test) not in noted:
+        noted.add((number, test))
+        with open({notes!r}, "a") as file:
+            file.write(f"{{number}}\\t{{test}}\\n")
+'''
 
 
 @dataclass
@@ -268,8 +293,15 @@ def worktree() -> Iterator[Path]:
             subprocess.run([*git, "remove", "--force", str(folder)], check=True)
 
 
-def reach(faults: list[Fault]) -> dict[str, list[str]]:
-    """Run all tests once, and find those that call the functions of faults.
+def reach(faults: list[Fault], files: list[str]) -> dict[str, list[str]]:
+    """Run tests once, and find those that call the functions of faults.
+
+    Parameters
+    ----------
+    faults : list of Fault
+        The faults, which are not put in.
+    files : list of str
+        Files of tests; all if there are none.
 
     Returns
     -------
@@ -277,18 +309,16 @@ def reach(faults: list[Fault]) -> dict[str, list[str]]:
         Number of a fault -> the tests that call its function, the quickest first.
     """
     with worktree() as folder:
-        notes = folder / "notes_of_functions.txt"
+        notes = folder.parent / "notes_of_functions.txt"
+        module = NOTING.format(no_test=NO_TEST, notes=str(notes))
+        (folder.parent / "noted_functions.py").write_text(module)
         # From the end of each file, so that the lines before stay where they are.
         for number in sorted(range(len(faults)), key=lambda number: -faults[number].start):
-            add_note(folder / faults[number].file, faults[number], number, notes)
-        pytest = [sys.executable, "-m", "pytest", "-n", "2", "-m", "not others"]
-        _, text = run([*pytest, "--durations=0", "-vv"], folder, seconds=None)
+            add_note(folder / faults[number].file, faults[number], number, folder.parent)
+        _, text, seconds = run_tests(["-n", "2", *NOT_OTHERS, *files], folder, seconds=None)
         print(text, file=sys.stderr)  # tests should pass: a failed one reaches less
         lines = notes.read_text().splitlines() if notes.exists() else []
 
-    seconds = {}
-    for duration, test in re.findall(r"^([\d.]+)s call +(\S.*)$", text, re.MULTILINE):
-        seconds[test.strip()] = float(duration)
     tests = {str(number): set() for number in range(len(faults))}
     for line in lines:
         number, test = line.split("\t")
@@ -300,15 +330,16 @@ def reach(faults: list[Fault]) -> dict[str, list[str]]:
     return ordered
 
 
-def add_note(path: Path, fault: Fault, number: int, notes: Path) -> None:
+def add_note(path: Path, fault: Fault, number: int, folder: Path) -> None:
     """Let the function of a fault note which test calls it.
 
     pytest has the name of the running test in the environment, which processes that a
-    test starts have, too.
+    test starts have, too. The module that notes it is found in `folder`, wherever the
+    function runs.
     """
     note = (
-        f'__import__("pathlib").Path({str(notes)!r}).open("a").write("{number}\\t"'
-        f' + __import__("os").environ.get("PYTEST_CURRENT_TEST", {NO_TEST!r}) + "\\n")'
+        f"import sys as _sys; _sys.path.append({str(folder)!r}); import noted_functions; "
+        f"_sys.path.pop(); noted_functions.note({number})"
     )
     lines = path.read_text().splitlines(keepends=True)
     first_line, last_line = fault.lines
@@ -363,11 +394,91 @@ def run(command: list, folder: Path, seconds: float | None = SECONDS) -> tuple[i
     return done.returncode, done.stdout
 
 
-def what_notices(folder: Path, tests: list[str], record: str) -> str:
-    """Return the test or recorded command that notices the fault in a worktree."""
+def run_tests(
+    arguments: list[str], folder: Path, seconds: float | None
+) -> tuple[int, str, dict[str, float]]:
+    """Run pytest in a folder.
+
+    Parameters
+    ----------
+    arguments : list of str
+        Of pytest, such as names of tests.
+    folder : Path
+        A worktree.
+    seconds : float or None
+        After which it is stopped.
+
+    Returns
+    -------
+    status : int
+        Of the process.
+    text : str
+        What it has printed.
+    seconds : dict of {str: float}
+        Name of a test -> how long it took, with what had to be set up for it.
+    """
+    pytest = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
+    shown = ["--durations=0", "-vv", "-rfEp"]  # at the end, what failed and what passed
+    status, text = run([*pytest, *shown, *arguments], folder, seconds)
+    took = Counter()
+    durations = r"^([\d.]+)s (?:setup|call|teardown) +(\S.*)$"
+    for duration, test in re.findall(durations, text, re.MULTILINE):
+        took[test.strip()] += float(duration)
+    return status, text, dict(took)
+
+
+def run_without_fault(faults: list[Fault], tests: list[str]) -> dict[str, float]:
+    """Run tests without a fault, and say which of them are left out, and why.
+
+    Parameters
+    ----------
+    faults : list of Fault
+        Their files get a comment at the end, so that a test that fails on any change
+        fails here, too.
+    tests : list of str
+        Names of tests.
+
+    Returns
+    -------
+    dict of {str: float}
+        Name of a test that is kept -> the seconds that it took.
+    """
+    left_out = {}  # test -> why
+    with worktree() as folder:
+        for file in sorted({fault.file for fault in faults}):
+            with open(folder / file, "a") as opened:
+                opened.write("# There is no fault in this file.\n")
+        collect = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-o", "addopts="]
+        _, listed = run(collect, folder, seconds=None)
+        found = set(listed.splitlines())
+        for test in tests:
+            if test not in found:
+                left_out[test] = "there is no such test in another folder"
+        known = [test for test in tests if test in found]
+        text = ""
+        seconds = {}
+        if known:
+            _, text, seconds = run_tests(known, folder, seconds=None)
+    passed = set(re.findall(r"^PASSED (.*)$", text, re.MULTILINE))
+    for test in known:
+        if test not in passed:
+            left_out[test] = "it fails, or is skipped, without a fault"
+        elif seconds.get(test, 0.0) > LONGEST:
+            left_out[test] = f"it takes {seconds[test]:.0f} seconds"
+    print(f"{len(tests)} tests chosen, {len(left_out)} left out", file=sys.stderr)
+    for test, why in left_out.items():
+        print(f"left out: {test}: {why}", file=sys.stderr)
+    return {test: seconds.get(test, 0.0) for test in known if test not in left_out}
+
+
+def what_notices(folder: Path, tests: dict[str, float], record: str) -> str:
+    """Return the test or recorded command that notices the fault in a worktree.
+
+    tests: name of a test -> the seconds that it takes without the fault.
+    """
     if tests:
-        pytest = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
-        status, text = run(pytest, folder)
+        limit = SECONDS + sum(tests.values())
+        status, text, _ = run_tests(["-x", *tests], folder, limit)
         if status == 1:
             failed = re.search(r"^(?:FAILED|ERROR):? (.*?)(?: - |$)", text, re.MULTILINE)
             return failed[1] if failed else "tests"
@@ -381,8 +492,11 @@ def what_notices(folder: Path, tests: list[str], record: str) -> str:
     return ""
 
 
-def try_fault(fault: Fault, tests: list[str], record: str) -> dict:
-    """Put a fault into a worktree, and return it with `noticed_by`, which may be ""."""
+def try_fault(fault: Fault, tests: dict[str, float], record: str) -> dict:
+    """Put a fault into a worktree, and return it with `noticed_by`, which may be "".
+
+    tests: those that are run, see `what_notices`.
+    """
     with worktree() as folder:
         path = folder / fault.file
         source = path.read_bytes()
@@ -390,10 +504,8 @@ def try_fault(fault: Fault, tests: list[str], record: str) -> dict:
             return {**asdict(fault), "noticed_by": "the file has changed: draw again"}
         changed = source[: fault.start] + fault.after.encode() + source[fault.end :]
         path.write_bytes(changed)
-        tried = quickest(tests)
-        noticed_by = what_notices(folder, tried, record)
-        counts = {"tests": len(tests), "tried": len(tried)}
-        return {**asdict(fault), **counts, "noticed_by": noticed_by}
+        noticed_by = what_notices(folder, tests, record)
+        return {**asdict(fault), "tried": len(tests), "noticed_by": noticed_by}
 
 
 def main() -> None:
@@ -407,6 +519,7 @@ def main() -> None:
     drawing.add_argument("--count", type=int, default=50)
     reaching = commands.add_parser("reach", help="find the tests that call their functions")
     reaching.add_argument("faults", type=Path, metavar="FAULTS.json")
+    reaching.add_argument("--in", nargs="+", default=[], dest="files", metavar="TESTS.py")
     trying = commands.add_parser("try", help="try the faults of a list")
     trying.add_argument("faults", type=Path, metavar="FAULTS.json")
     trying.add_argument("--tests", type=Path, required=True, metavar="TESTS.json")
@@ -421,7 +534,7 @@ def main() -> None:
 
     faults = [Fault(**row) for row in json.loads(args.faults.read_text())]
     if args.command == "reach":
-        print(json.dumps(reach(faults), indent=1))
+        print(json.dumps(reach(faults, args.files), indent=1))
         return
 
     tests = json.loads(args.tests.read_text())
@@ -431,11 +544,17 @@ def main() -> None:
             row = json.loads(line)
             done.add((row["file"], row["start"], row["after"]))
     first, step = map(int, args.part.split("/"))
+    chosen = {}  # number of a fault -> tests
     for number in range(first, len(faults), step):
         fault = faults[number]
-        if (fault.file, fault.start, fault.after) in done:
-            continue
-        line = json.dumps(try_fault(fault, tests[str(number)], args.record))
+        if (fault.file, fault.start, fault.after) not in done:
+            chosen[number] = quickest(tests[str(number)])
+    of_all = sorted(set().union(*chosen.values()))
+    seconds = run_without_fault([faults[number] for number in chosen], of_all)
+    for number, names in chosen.items():
+        kept = {test: seconds[test] for test in names if test in seconds}
+        row = try_fault(faults[number], kept, args.record)
+        line = json.dumps({**row, "tests": len(tests[str(number)])})
         print(line, flush=True)
         if args.results:
             with open(args.results, "a") as file:

@@ -31,6 +31,7 @@ from harness.drawing.figures import (
     show,
     stack_parts,
 )
+from harness.measuring.tables import blocked_percent
 from self_models.basics.images import has_colour
 from self_models.data.sets import Batch
 from self_models.objectives.gates import GATES, Gate
@@ -465,7 +466,7 @@ class FilmFrames:
         film = self.film
         num_steps = len(film.labels)
         now = f"timestep {film.every * (t + 1)} of {film.every * num_steps}"
-        blocked = f"{100 * film.blocked[t].mean():.0f} % blocked"
+        blocked = f"{blocked_percent(film.blocked[t].mean())} blocked"
         lines = [f"{now}   |   {blocked}", _rule_text(film), SURE]
         if film.heading:
             lines.insert(0, film.heading)
@@ -661,7 +662,7 @@ def _say_answer(axis: Axes, film: Film, t: int, number: int) -> None:
         if t >= film.stopped[number]:
             certainty += f", T = {film.stopped[number]}"
         text = f"answer: {film.names[answer]}{mark}\n{certainty}"
-    blocked = f"{100 * film.blocked[t, number]:.0f} % blocked"
+    blocked = f"{blocked_percent(film.blocked[t, number])} blocked"
     axis.set_xlabel(f"{text}\n{blocked}", color=colour)
 
 
@@ -699,12 +700,16 @@ def _explain(figure: Figure, axes: np.ndarray, film: Film) -> None:
         if state in present:
             label = look.general_label if film.own_gate else look.label
             key.append(Patch(facecolor=look.colour, edgecolor="#888888", label=label))
-    figure.legend(
-        handles=key,
-        loc="outside lower left",
-        ncols=3,
-        fontsize=9,
-        columnspacing=1,
-        title="a pixel's colour: open if any channel is" if film.colour else None,
-        alignment="left",
-    )
+    for columns in (3, 2, 1):
+        legend = figure.legend(
+            handles=key,
+            loc="outside lower left",
+            ncols=columns,
+            fontsize=9,
+            columnspacing=1,
+            title="a pixel's colour: open if any channel is" if film.colour else None,
+            alignment="left",
+        )
+        if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            break
+        legend.remove()

@@ -310,25 +310,27 @@ def draw_spikes(
     spiking : sequence of str
         Parts of the first network that have a spiking layer.
     """
-    timesteps = np.arange(1, steps + 1)
+    # Timestep t reaches from t - 0.5 to t + 0.5, as in the panels above. The last value
+    # is repeated at the end of the last timestep.
+    edges = np.arange(steps + 1) + 0.5
     means = []
     for number, (name, figures) in enumerate(networks.items()):
         total = sum(figures[part] for part in PART_COLOURS)
         means.append(f"{name} {total.mean():,.0f}")
         if number == 0:
             axis.stackplot(
-                timesteps,
-                [figures[part] for part in spiking],
+                edges,
+                [np.append(figures[part], figures[part][-1]) for part in spiking],
                 labels=spiking,
                 colors=[PART_COLOURS[part] for part in spiking],
-                step="mid",
+                step="post",
                 linewidth=0,
             )
         else:
             axis.step(
-                timesteps,
-                total,
-                where="mid",
+                edges,
+                np.append(total, total[-1]),
+                where="post",
                 color=ACCURACY_COLOUR,
                 linewidth=1,
                 label=f"{name}, in all",

@@ -20,7 +20,9 @@ from torch import nn
 
 from self_models import first_difference
 from self_models.basics import ModelError
+from self_models.guests.nir.checks import kind_of
 from self_models.guests.nir.event_lists import check_recordings, event_frames
+from self_models.guests.nir.files import flatten
 from self_models.guests.nir.graph_snn import GraphSNN
 from self_models.guests.nir.reading import from_nir
 
@@ -63,25 +65,30 @@ class Assumption(NamedTuple):
         The assumption, in the simulator's own words.
     arguments : dict
         Arguments of ``from_nir`` with which a file is read in this way here.
-    flags : str
-        The same as flags.
+    flags : dict of {str: str}
+        The flag for each of these arguments.
+    kinds : dict of {str: tuple of str}
+        Kinds of nodes that an argument is for; those that are not in it are for all.
     """
 
     meaning: str
     arguments: dict[str, object]
-    flags: str
+    flags: dict[str, str]
+    kinds: dict[str, tuple[str, ...]]
 
 
 ASSUMED = {
     "snntorch": Assumption(
         "every neuron has reset_mechanism='zero' and reset_delay=False",
         {"reset": "zero", "reset_delay": False},
-        "--reset zero --no-reset_delay",
+        {"reset": "--reset zero", "reset_delay": "--no-reset_delay"},
+        {},
     ),
     "sinabs": Assumption(
         "every IF has min_v_mem = -threshold, every LIF and LI norm_input=False",
         {"membrane_floor": 1, "norm_input": False},
-        "--membrane_floor 1 (with IF), --no-norm_input (with LIF and LI)",
+        {"membrane_floor": "--membrane_floor 1", "norm_input": "--no-norm_input"},
+        {"membrane_floor": ("IF",), "norm_input": ("LIF", "LI")},
     ),
 }
 
@@ -107,13 +114,15 @@ class Comparison(NamedTuple):
     message: str
 
 
-def meaning_of_difference(name: str, conventions: dict[str, object]) -> str:
+def meaning_of_difference(name: str, kinds: set[str], conventions: dict[str, object]) -> str:
     """Say what a difference means where a simulator's importer assumes something.
 
     Parameters
     ----------
     name : str
         The simulator.
+    kinds : set of str
+        Kinds of the file's nodes.
     conventions : dict
         Arguments of ``from_nir`` with which the file was read here.
 
@@ -126,11 +135,16 @@ def meaning_of_difference(name: str, conventions: dict[str, object]) -> str:
     if name not in ASSUMED or conventions.get("like") != name:
         return ""
     assumption = ASSUMED[name]
-    if all(conventions.get(key) == value for key, value in assumption.arguments.items()):
+    missing = []  # flags
+    for argument, value in assumption.arguments.items():
+        is_for_file = not kinds.isdisjoint(assumption.kinds.get(argument, kinds))
+        if is_for_file and conventions.get(argument) != value:
+            missing.append(assumption.flags[argument])
+    if not missing:
         return ""
     return (
         f"; the importer of {name} assumes of every file: {assumption.meaning}. "
-        f"Add {assumption.flags}: if nothing differs then, the difference came from this "
+        f"Add {' '.join(missing)}: if nothing differs then, the difference came from this "
         "assumption, not from a mistake in reading"
     )
 
@@ -254,7 +268,9 @@ def check(
                 version = importlib.metadata.version(name)
                 verdict, message = compare_simulator(name, path, model, events)
                 if verdict == "differs":
-                    message += meaning_of_difference(name, conventions)
+                    nodes, _ = flatten(nir.read(path))
+                    kinds = {kind_of(node) for node in nodes.values()}
+                    message += meaning_of_difference(name, kinds, conventions)
         except importlib.metadata.PackageNotFoundError:
             verdict = "not installed"
             message = f"pip install {name}"

@@ -38,6 +38,14 @@ def percent(share: float) -> str:
     return f"{100 * share:.2f} %"
 
 
+def blocked_percent(share: float, digits: int = 0) -> str:
+    """Format a share of blocked pixels: "100 %" only where all of them are blocked."""
+    text = f"{100 * share:.{digits}f}"
+    if share < 1 and float(text) == 100:
+        text = f"{100 - 10**-digits:.{digits}f}"
+    return f"{text} %"
+
+
 def signed(rho: float | None) -> str:
     """Format a correlation, such as "+0.250"; a dash if it is not defined."""
     return "-" if rho is None else f"{rho:+.3f}"

@@ -238,6 +238,7 @@ class SpikingNeuron(nn.Module):
         """
         current = current.to(self.threshold.dtype)  # float32 where matrix products are bfloat16
         if state is None:
+            self._check_threshold(current.shape)
             state = self.at_rest(current)
         v, age = state
         if self.surrogate.needs_age and age is None and torch.is_grad_enabled():
@@ -247,6 +248,19 @@ class SpikingNeuron(nn.Module):
         if age is not None:
             age = next_age(age, spikes)
         return spikes, NeuronState(self.floored(v), age)
+
+    def _check_threshold(self, shape: torch.Size) -> None:
+        """Raise ModelError if the threshold does not fit neurons (B, ...)."""
+        threshold = tuple(self.threshold.shape)
+        try:
+            fits = torch.broadcast_shapes(threshold, shape) == shape
+        except RuntimeError:
+            fits = False
+        if not fits:
+            raise ModelError(
+                f"a threshold of shape {threshold} does not fit neurons of shape "
+                f"{tuple(shape[1:])}: one for each channel has shape (C, 1, 1)"
+            )
 
     def spike(
         self, v: torch.Tensor, theta: torch.Tensor, age: torch.Tensor | None = None

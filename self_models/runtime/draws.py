@@ -25,10 +25,12 @@ from torch import nn
 from self_models import assembly
 from self_models.basics import ModelError
 from self_models.basics.devices import to_device
+from self_models.basics.settings import Number, required
 
 EVALUATION = 0xFFFFFFFF  # the "epoch" whose draws evaluation uses
 LOW = 0xFFFFFFFF  # the 32 low bits of a word
 PHILOX_ROUNDS = 10
+SEED = Number(int)
 
 Word = TypeVar("Word", int, torch.Tensor)  # 32 bits, in a whole number of Python or an int64
 
@@ -137,11 +139,20 @@ class Draws:
         Number of the epoch, or ``EVALUATION``.
     index : Tensor of shape (B,), int64, on the CPU
         Positions of the images in their set, below 2**32.
+
+    Raises
+    ------
+    ModelError
+        If the seed is no whole number.
     """
 
     seed: int
     epoch: int
     index: torch.Tensor
+
+    def __post_init__(self):
+        """Refuse a seed that is no whole number, from which nothing could be drawn."""
+        required(SEED, "seed", self.seed)
 
     def select(self, keep: torch.Tensor) -> "Draws":
         """Return the draws of some of the images.

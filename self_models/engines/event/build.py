@@ -16,9 +16,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 
 from self_models.basics import ModelError, users_folder
 
@@ -41,6 +44,8 @@ SMALL_KINDS = {"small": ("-DNETWORK_INT8", "-DNETWORK_SMALL")}
 
 ADVICE = "pip install ziglang brings one"
 TIMEOUT = 600  # seconds until a compiler is taken to hang
+BUILDING = "building_"  # begins the names of folders in which libraries are built
+ABANDONED_AFTER = 24 * 3600  # seconds after which nobody builds there any more
 
 C_TYPES = {
     "int32_t": ctypes.c_int32,
@@ -264,7 +269,7 @@ class KernelBuild:
     def _build_folder(self):
         """Return a temporary folder to build in, if possible within the cache."""
         make = functools.partial(
-            tempfile.TemporaryDirectory, prefix="building_", ignore_cleanup_errors=True
+            tempfile.TemporaryDirectory, prefix=BUILDING, ignore_cleanup_errors=True
         )
         self.is_cached = True
         try:
@@ -291,19 +296,35 @@ class KernelBuild:
         ]
         digest = self._digest(compiler, predefined, folder)
         self.path = None
-        if self.is_cached:
-            self.path = cache_folder() / f"network_{digest[:24]}.so"
-            if self.path.is_file():
-                with contextlib.suppress(OSError):  # a damaged one is built anew
-                    self.library = ctypes.CDLL(str(self.path))
-                    return
+        if not self.is_cached:
+            self._build(folder)
+            return
+        self.path = cache_folder() / f"network_{digest[:24]}.so"
+        if self._load_kept():
+            return
+        with waiting_for_others(self.path):
+            if not self._load_kept():  # who had the lock before may have built it
+                remove_abandoned_folders()
+                self._build(folder)
+
+    def _load_kept(self):
+        """Load the library from the cache; return whether one that loads is there."""
+        if not self.path.is_file():
+            return False
+        try:
+            self.library = ctypes.CDLL(str(self.path))
+        except OSError:  # a damaged one is built anew
+            return False
+        return True
+
+    def _build(self, folder):
+        """Build the library, load it, and keep it in the cache if there is one."""
         made = folder / "network.so"
         run_compiler(folder, [*self.command, "-o", str(made), *self.sources, "-lm"])
         self.library = ctypes.CDLL(str(made))
-        if self.is_cached:
-            # It gets its name once it is whole and loads. Whoever builds at the same
-            # time makes the same. `folder` lies in the cache folder then, so this is a
-            # renaming within one file system.
+        if self.path:
+            # It gets its name once it is whole and loads. `folder` lies in the cache
+            # folder then, so this is a renaming within one file system.
             made.replace(self.path)
 
     def _digest(self, compiler, predefined, folder):
@@ -319,6 +340,30 @@ class KernelBuild:
         for text in (version, predefined, *self.command):
             digest.update(os.fsencode(text))
         return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def waiting_for_others(path: Path) -> Iterator[None]:
+    """Wait while another process builds this library.
+
+    Where files cannot be locked, or the other one hangs, each builds its own: it makes
+    the same file, and the last one stays.
+    """
+    lock = FileLock(f"{path}.lock", timeout=TIMEOUT)
+    with contextlib.suppress(OSError, NotImplementedError):  # a Timeout is an OSError
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def remove_abandoned_folders() -> None:
+    """Remove what builds that were killed have left in the cache folder."""
+    for folder in cache_folder().glob(f"{BUILDING}*"):
+        with contextlib.suppress(OSError):  # another process may remove it, too
+            if time.time() - folder.stat().st_mtime > ABANDONED_AFTER:
+                shutil.rmtree(folder)
 
 
 def native_flags(compiler: list[str], folder: Path) -> tuple[tuple[str, ...], str]:

@@ -23,6 +23,7 @@ KINDS_WITH = {  # argument that may differ between nodes -> kinds of nodes that 
 }
 ONLY_SINABS = "norm_input", "tau_syn", "max_spikes"
 INTEGRATORS = "LI", "I", "CubaLI"
+NOT_IN_SINABS = "CubaLIF", "CubaLI"  # it writes neither, and reads neither
 DT_TOLERANCE = 1 + 1e-6  # dt may be so many times a time constant; Euler fails beyond
 SAME_DT = 1.01  # timesteps that differ by no larger factor count as one
 
@@ -49,6 +50,13 @@ def check_arguments(nodes: Nodes, convention: Convention, like: str | None) -> N
     like : str or None
         The simulator.
     """
+    for name, node in nodes.items():
+        if like == "sinabs" and kind_of(node) in NOT_IN_SINABS:
+            raise ModelError(
+                f"node {name!r} is a {kind_of(node)}, which sinabs neither writes nor reads, so "
+                "nothing says whether its time constants count timesteps or seconds: read the "
+                "file as another simulator's, or as NIR's (like='nir')"
+            )
     for argument in BY_NODE:
         if getattr(convention, argument) is None:
             continue

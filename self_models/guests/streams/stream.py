@@ -11,7 +11,7 @@ from self_models.basics.images import dtype_of, prepare_images
 from self_models.basics.settings import COUNT, WHOLE, required, settings_in
 from self_models.engines.fingerprint import fingerprint
 from self_models.layers.neurons import SpikingNeuron
-from self_models.runtime.draws import EVALUATION, Draws
+from self_models.runtime.draws import EVALUATION, SEED, Draws
 from self_models.runtime.loop import run_timesteps, show_image
 from self_models.runtime.outputs import SNNOutput
 from self_models.runtime.recording import parse_record, shapes_of_layers
@@ -77,7 +77,7 @@ class Stream:
 
     def __init__(self, model: "VGG_SNN_STDB_wFeedback", seed: int = 0):
         self.model = model
-        self.seed = seed
+        self.seed = required(SEED, "seed", seed)
         self.reset()
 
     def reset(self) -> None:
@@ -193,7 +193,7 @@ class Stream:
         # Everything is checked before anything changes: what follows reset() does not
         # fail for a state that check_state() lets pass. A stream that has not begun,
         # with 0 steps, has no tensors to check or to restore.
-        seed = required(WHOLE, "seed", state.get("seed"))
+        seed = required(SEED, "seed", state.get("seed"))
         steps = required(WHOLE, "steps", state.get("steps"))
         if steps:
             check_state(self.model, state)
@@ -477,8 +477,8 @@ def check_state(model: "VGG_SNN_STDB_wFeedback", state: StateDict) -> None:
     Raises
     ------
     ModelError
-        With one key that is wrong, "image" before all others; or if the model does not
-        take the state's image.
+        With one key that is wrong, "image" before all others; with all keys that are
+        missing; or if the model does not take the state's image.
     """
     forms = forms_of(model)  # key -> shape for each image, and dtype
     image = state.get("image")
@@ -499,6 +499,27 @@ def check_state(model: "VGG_SNN_STDB_wFeedback", state: StateDict) -> None:
         raise ModelError(f"{first}: this state is damaged, or that of another network's stream")
     # What it returns is not needed here: it is called for its check of the image.
     prepare_images(image, model)
+    missing = needed_keys(model, image) - state.keys()
+    if missing:
+        raise ModelError(
+            f"missing in this state: {', '.join(sorted(missing))}; it is damaged, or that of "
+            "another network's stream"
+        )
+
+
+def needed_keys(model: "VGG_SNN_STDB_wFeedback", image: torch.Tensor) -> set[str]:
+    """Return the keys that a state of a model's stream on these images must have.
+
+    They are what the gate has of a view from the beginning, such as "is_open", and what
+    the first timestep adds. Neurons of a user's own class may keep no potential.
+    """
+    engine = Dense(model)
+    keys = set(engine.state_of(engine.begun(image, draws_of_stream(0, len(image)))))
+    if not (model.is_custom or model.unknown_part):
+        keys.update(f"{MEMBRANES}{name}" for name in model.neurons())
+        if model.settings.get("residual"):
+            keys.add("explained")
+    return keys
 
 
 def fits(value: object, form: TensorForm, image: object) -> bool:
