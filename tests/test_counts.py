@@ -37,7 +37,7 @@ from self_models.counting.operations import (
 from self_models.data.sets import ImageSet
 from self_models.engines.event.engine import EventEngine
 from self_models.guests.energy import EXECUTIONS, Entry, Ledger, ledger
-from self_models.guests.phased.timing import schedule_of
+from self_models.guests.phased.schedule import schedule_of
 from self_models.layers.neurons import SpikingNeuron
 from self_models.layers.scale import Scale
 from self_models.runtime.chains import Chain

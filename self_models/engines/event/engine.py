@@ -29,7 +29,7 @@ from self_models.engines.event.tables import (
 )
 from self_models.engines.fingerprint import fingerprint
 from self_models.guests.nir.event_lists import KernelEvents
-from self_models.guests.phased.timing import schedule_of
+from self_models.guests.phased.schedule import schedule_of
 from self_models.guests.streams.stream import forms_of
 from self_models.layers.neurons import delayed
 from self_models.layers.stages import LINEAR

@@ -42,7 +42,7 @@ from self_models.engines.event.tables import (
 )
 from self_models.engines.event.windows import WindowedChain
 from self_models.guests.nir.neurons import AsElsewhere, Constants, Integrator, NIRNeuron
-from self_models.guests.phased.timing import schedule_of
+from self_models.guests.phased.schedule import schedule_of
 from self_models.layers.neurons import CountingMaxPool, SpikingNeuron, delayed
 from self_models.runtime.graph import Link
 from self_models.runtime.known_parts import has_form as is_known_layer

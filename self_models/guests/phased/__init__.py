@@ -5,9 +5,10 @@ Bu et al., ICLR 2022) as spikes. A network of a QCFS ANN answers as the ANN does
 late: after T timesteps for each layer.
 
 To the core this folder adds an update, ``update="phased"`` (``neurons.py``), a timing
-that says in which phase each layer charges and fires (``timing.py``), and a faster way
-to run it (``many_timesteps.py``). ``self_models.assembly`` names the two places that
-the core asks for: the update, and the timing.
+that says when layers charge and fire (``timing.py``) by the phase of each
+(``schedule.py``), and a faster way to run it (``many_timesteps.py``).
+``self_models.assembly`` names the two places that the core asks for: the update, and
+the timing.
 
 Not supported are leaks, bounds of the membrane potential, neurons and surrogates of
 one's own, early exit, gates that react to predictions, recordings with feedback, and

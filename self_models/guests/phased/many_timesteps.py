@@ -14,7 +14,7 @@ from torch import nn
 
 from self_models.engines.dense.neuron_steps import accumulate_logits, count_events, counts_by_layer
 from self_models.engines.dense.run import encode_input, run_module
-from self_models.guests.phased.timing import schedule_of
+from self_models.guests.phased.schedule import schedule_of
 from self_models.layers.neurons import SpikingNeuron
 from self_models.layers.node_kinds import has_state, is_sender
 from self_models.runtime.loop import stack_outputs
