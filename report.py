@@ -9,11 +9,8 @@ import harness.idle_threads  # noqa: F401  (before torch)
 
 from pathlib import Path
 
-import ann_wFeedback
-import snn_wFeedback
-import snn_wFeedback_posthoc_model_analysis as analysis
 from harness.command_line.parser import Parser, add_output_flag
-from harness.command_line.scripts import run_script
+from harness.command_line.scripts import run_script, script_module
 from harness.drawing.page import save_page
 from harness.measuring.read_logs import find_runs
 from self_models.basics.settings import Setting
@@ -55,8 +52,8 @@ def declared_flags() -> dict[str, Setting]:
     an epoch by ``--holdout``, and they choose their images by it.
     """
     flags = {}
-    for script in (ann_wFeedback, snn_wFeedback, analysis):
-        flags |= script.build_parser([]).settings
+    for name in ("ann", "snn", "analysis"):
+        flags |= script_module(name).build_parser([]).settings
     return flags
 
 

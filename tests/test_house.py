@@ -75,6 +75,25 @@ def test_a_reader_of_the_core_meets_no_word_of_a_guest(path):
     assert re.findall(WORDS_OF_GUESTS, (REPOSITORY / path).read_text()) == []
 
 
+def files_of_packages():
+    """Return the paths of both packages' files, relative to the repository."""
+    paths = []
+    for package in ("self_models", "harness"):
+        paths += (REPOSITORY / package).rglob("*.py")
+    return sorted(str(path.relative_to(REPOSITORY)) for path in paths)
+
+
+@pytest.mark.parametrize("path", files_of_packages())
+def test_a_package_imports_no_script(path):
+    scripts = {script.stem for script in REPOSITORY.glob("*.py")}
+    imported = set()
+    for node in nodes_of(path, ast.Import):
+        imported.update(alias.name for alias in node.names)
+    for node in nodes_of(path, ast.ImportFrom):
+        imported.add(node.module)
+    assert imported.isdisjoint(scripts)
+
+
 # Prints the modules that are imported: before a model runs, and after it
 MODEL = """
 import sys

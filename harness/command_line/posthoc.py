@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import torch
 
-import snn_wFeedback
 from harness import UserError
 from harness.arguments import Arguments, set_found, take_over
 from harness.building.models import lines_on_flags, new_snn, use_engine, word_for
@@ -33,6 +32,7 @@ from harness.command_line.flags import (
     network_class,
 )
 from harness.command_line.parser import Parser
+from harness.command_line.scripts import script_module
 from harness.data.facts import check_same, find_facts, images_for
 from harness.drawing.film import Film, film_of
 from harness.measuring.log_lines import evaluation_record, silent_outputs
@@ -93,7 +93,7 @@ def posthoc_parser(
     network = network_class(argv, "evaluation", model_class)
     add_run_flags(parser, test_only=True)
     add_data_flags(parser)
-    add_training_flags(parser, **snn_wFeedback.DEFAULTS)
+    add_training_flags(parser, **script_module("snn").DEFAULTS)
     parser.add_flag(
         "data",
         "--holdout",
@@ -106,7 +106,7 @@ def posthoc_parser(
         metavar="N",
         common=True,
     )
-    snn_wFeedback.add_snn_flags(parser)
+    script_module("snn").add_snn_flags(parser)
 
     settings = settings_of_evaluation(network, model_class)
     for name in names_without(model_class, without):
@@ -309,7 +309,7 @@ def load_weights(
         Whose log tells of it.
     """
     if start.kind == "ann":
-        snn_wFeedback.convert(model, start, images.train, args, run)
+        script_module("snn").convert(model, start, images.train, args, run)
     else:
         load_snn(model, start, args, run)
     model.eval()
@@ -470,7 +470,7 @@ def evaluate(
     """
     run.begin()
     losses = partial(
-        snn_wFeedback.compute_losses,
+        script_module("snn").compute_losses,
         trade_off=args.trade_off,
         trade_off_type=args.trade_off_type,
     )

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple, NoReturn
 
 import torch
@@ -459,9 +460,25 @@ def run_named() -> None:
     names = {script: name for name, script in COMMANDS.items()}
     if script not in names:
         raise UserError(f"there is no command wfeedback {name}: {choices(name, COMMANDS)}")
-    sys.argv = [f"wfeedback {names[script]}", *flags]
-    sys.path.insert(0, str(HOME))
-    importlib.import_module(script).main()
+    name = names[script]
+    sys.argv = [f"wfeedback {name}", *flags]
+    script_module(name).main()
+
+
+def script_module(name: str) -> ModuleType:
+    """Import the script of a command, and return it.
+
+    A package imports no script by a statement. It asks here for what a script declares,
+    such as the flags, the conversion and the losses of the one that trains SNNs.
+
+    Parameters
+    ----------
+    name : str
+        A key of ``COMMANDS``.
+    """
+    if str(HOME) not in sys.path:
+        sys.path.insert(0, str(HOME))
+    return importlib.import_module(COMMANDS[name])
 
 
 def overview() -> Iterator[str]:
