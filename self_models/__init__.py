@@ -11,8 +11,6 @@ module of this package does not import all the others.
 
 import importlib
 
-from self_models import moved
-
 PLACES = {  # name -> the module that has it
     "ANNConfig": "self_models.config",
     "ModelError": "self_models.basics",
@@ -29,8 +27,6 @@ PLACES = {  # name -> the module that has it
 }
 
 __all__ = list(PLACES)
-
-moved.keep_old_paths()
 
 
 def __getattr__(name: str) -> object:
