@@ -113,7 +113,7 @@ def weights_of(saved):
         ),
         pytest.param(
             lambda saved: change_settings(saved, gate="mine"),
-            ".*unknown name 'mine'.* add the --model FILE.py that registers",
+            " has a gate of somebody's own, mine, .* add the --model FILE.py that registers",
             id="unknown gate",
         ),
         pytest.param(
