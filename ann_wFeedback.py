@@ -53,8 +53,8 @@ from harness.training.optimizers import learning_rate_factor, make_optimizer, op
 from harness.training.progress import Progress, check_gradients
 from harness.training.resuming import kept_flags, open_last_checkpoint
 from self_models.data.sets import augmented
-from self_models.runtime.draws import Draws
-from self_models.runtime.outputs import ANNOutput
+from self_models.running.draws import Draws
+from self_models.running.outputs import ANNOutput
 from self_models.vgg_wFeedback import VGG_wFeedback
 
 DESCRIPTION = __doc__.partition("\n")[0]

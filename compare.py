@@ -35,9 +35,9 @@ from harness.runs.run import (
     program,
 )
 from harness.runs.saving import write_whole
-from self_models.basics import INSTALLED
-from self_models.basics.checkpoints import load_checkpoint
-from self_models.basics.settings import NOT_NEGATIVE, WHOLE, meant
+from self_models.checkpoints.files import load_checkpoint
+from self_models.places import INSTALLED
+from self_models.settings import NOT_NEGATIVE, WHOLE, meant
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 GAP_BOUNDS = (0.5, 1.0, 2.0, 4.0)  # margins at which early exit is tried with --at_accuracy

@@ -2,7 +2,7 @@
 """Estimate a network's energy per image under published cost models, next to its ANN.
 
 Means over the first 1,000 test images, or --limit_test. Cost models:
-self_models/counting/conventions/.
+self_models/evaluation/conventions/.
 """
 
 import harness.idle_threads  # noqa: F401  (before torch)
@@ -33,11 +33,11 @@ from harness.drawing.plots import save_energies
 from harness.measuring.energy_tables import energy_rows, part_rows, verdicts
 from harness.measuring.tables import as_text, in_words
 from harness.runs.run import Run
-from self_models.counting.evaluation import evaluate
-from self_models.counting.operations import Convention, conventions, read_convention
 from self_models.data.sets import ImageSet
+from self_models.evaluation.evaluate import evaluate
+from self_models.evaluation.operations import Convention, conventions, read_convention
 from self_models.guests.energy import EXECUTIONS, Ledger, ledger
-from self_models.layers.stages import LINEAR
+from self_models.networks.stages import LINEAR
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 

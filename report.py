@@ -13,7 +13,7 @@ from harness.command_line.parser import Parser, add_output_flag
 from harness.command_line.scripts import run_script, script_module
 from harness.drawing.page import save_page
 from harness.measuring.read_logs import find_runs
-from self_models.basics.settings import Setting
+from self_models.settings import Setting
 
 
 def build_parser() -> Parser:

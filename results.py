@@ -27,12 +27,12 @@ from harness.measuring.tables import save_results_json
 from harness.runs.run import PublishedPaths, counted, numbered
 from harness.runs.saving import write_whole
 from self_models import load
-from self_models.basics import HOME
-from self_models.basics.images import IMAGE_SHAPES
-from self_models.counting.operations import conventions
 from self_models.data.folders import list_folder
+from self_models.data.images import IMAGE_SHAPES
+from self_models.evaluation.operations import conventions
 from self_models.guests.energy import Ledger, entries_of
-from self_models.runtime.outputs import PARTS
+from self_models.places import HOME
+from self_models.running.outputs import PARTS
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 HERE = Path(__file__).resolve().parent

@@ -40,15 +40,16 @@ from harness.measuring.still_images import (
 )
 from harness.measuring.tables import aligned, figure
 from harness.runs.run import Run, progress_bar
-from self_models.basics import HOME, ModelError
-from self_models.basics.images import readable_name
-from self_models.basics.notes import some
-from self_models.basics.settings import COUNT, Setting
-from self_models.counting.operations import conventions
 from self_models.data.events import rows_in
 from self_models.data.folders import labelled_recordings
+from self_models.data.images import readable_name
+from self_models.errors import ModelError
+from self_models.evaluation.operations import conventions
+from self_models.feedback.encoders import OF_STILLS
 from self_models.guests.nir.graph_snn import GraphSNN
-from self_models.objectives.encoders import OF_STILLS
+from self_models.notes import some
+from self_models.places import HOME
+from self_models.settings import COUNT, Setting
 
 # Flags of other scripts, too.
 SHARED = (

@@ -26,7 +26,7 @@ with TemporaryDirectory() as build:
         packages=[*find_packages(include=["self_models*", "harness*"]), "wfeedback"],
         package_dir={"wfeedback": "."},  # the Python files beside this one, and DATA
         package_data={
-            "self_models.counting": ["conventions/*.toml"],
+            "self_models.evaluation": ["conventions/*.toml"],
             "self_models.engines.event": ["c/*.c", "c/*.h"],
             "harness.exporting": ["page/*", "c/*", "c/arduino/*"],
             "wfeedback": DATA,

@@ -8,7 +8,7 @@ change them.
 The flags of conversion and fine-tuning are declared below, those that other scripts
 have, too, in harness/command_line/flags.py. The flags of a network are declared where
 its settings are: self_models/config.py, and --epsilon and what belongs to it in
-self_models/objectives/gates.py.
+self_models/feedback/gates.py.
 """  # noqa: W505
 
 import harness.idle_threads  # noqa: F401  (before torch)
@@ -76,21 +76,12 @@ from harness.training.optimizers import learning_rate_factor, make_optimizer, op
 from harness.training.progress import Progress, check_gradients
 from harness.training.resuming import kept_flags, open_last_checkpoint
 from self_models import conversion
-from self_models.assembly import ENGINE_NAMES
-from self_models.basics.settings import (
-    COUNT,
-    NOT_NEGATIVE,
-    POSITIVE,
-    WHOLE,
-    Choice,
-    Number,
-    Switch,
-    Text,
-)
 from self_models.data.sets import ImageSet, augmented
-from self_models.runtime.draws import Draws
-from self_models.runtime.known_parts import in_stages
-from self_models.runtime.outputs import SNNOutput, total_spikes
+from self_models.plugins import ENGINE_NAMES
+from self_models.running.draws import Draws
+from self_models.running.known_layers import in_stages
+from self_models.running.outputs import SNNOutput, total_spikes
+from self_models.settings import COUNT, NOT_NEGATIVE, POSITIVE, WHOLE, Choice, Number, Switch, Text
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 DESCRIPTION = __doc__.partition("\n")[0]

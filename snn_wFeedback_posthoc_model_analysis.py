@@ -36,9 +36,9 @@ from harness.measuring.log_lines import spikes_text
 from harness.measuring.tables import blocked_percent
 from harness.runs.run import counted
 from harness.runs.saving import write_whole
-from self_models.basics.settings import COUNT
-from self_models.counting.evaluation import spikes_over_time
-from self_models.runtime.outputs import by_part
+from self_models.evaluation.evaluate import spikes_over_time
+from self_models.running.outputs import by_part
+from self_models.settings import COUNT
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 

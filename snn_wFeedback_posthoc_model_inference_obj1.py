@@ -35,8 +35,8 @@ from harness.measuring.comparing import difficulty_correlations, on_front
 from harness.measuring.log_lines import class_lines, counts_operations
 from harness.measuring.tables import blocking_table, choices_table, details_table, difficulty_lines
 from harness.runs.run import Run, counted, log_beside, program, read_records
-from self_models.basics.settings import settings_in
-from self_models.objectives.gates import GATES
+from self_models.feedback.gates import GATES
+from self_models.settings import settings_in
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 

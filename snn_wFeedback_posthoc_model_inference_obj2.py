@@ -25,9 +25,9 @@ from harness.measuring.comparing import spike_correlations
 from harness.measuring.log_lines import counts_operations
 from harness.measuring.tables import adaptive_table, setting_in_words
 from harness.runs.run import Run
-from self_models.basics.settings import settings_in
 from self_models.data.sets import ImageSet
-from self_models.objectives.stopping import RULES
+from self_models.feedback.stopping import RULES
+from self_models.settings import settings_in
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_2 import AdaptiveTimestepsSNN
 

@@ -36,7 +36,7 @@ from harness.measuring.log_lines import counts_operations
 from harness.measuring.tables import contrast_table
 from harness.runs.run import Run
 from self_models.data.sets import ImageSet
-from self_models.objectives.contrast import WINDOW
+from self_models.feedback.contrast import WINDOW
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_3 import ContrastAttentionSNN
 

@@ -28,10 +28,10 @@ from harness.data.scenes import SCENES, make_scene
 from harness.drawing.film import save_gif
 from harness.drawing.reel import Reel, save_stream
 from harness.runs.run import Run, counted
-from self_models.basics.checkpoints import load_checkpoint
-from self_models.basics.settings import COUNT, POSITIVE
+from self_models.checkpoints.files import load_checkpoint
 from self_models.data.sets import ImageSet
-from self_models.runtime.outputs import PARTS
+from self_models.running.outputs import PARTS
+from self_models.settings import COUNT, POSITIVE
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from self_models.layers.neurons import SpikingNeuron
+from self_models.neurons.spiking import SpikingNeuron
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 RISE = 0.1  # what a spike adds to the threshold, as a share of the threshold at rest

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from self_models.basics.settings import WHOLE, objective_setting
-from self_models.objectives.gates import GATES, Blocking
+from self_models.feedback.gates import GATES, Blocking
+from self_models.settings import WHOLE, objective_setting
 
 
 @GATES.register("neighbours")

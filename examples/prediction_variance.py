@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 
 from harness.training.losses import LOSSES, Loss
-from self_models.basics.settings import COUNT, setting
-from self_models.runtime.outputs import SNNOutput
+from self_models.running.outputs import SNNOutput
+from self_models.settings import COUNT, setting
 
 
 @LOSSES.register("variance")

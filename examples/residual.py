@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from self_models import from_ann, load_data
-from self_models.layers.norms import QCFS
+from self_models.neurons.norms import QCFS
 
 COLUMNS = [
     "T",

@@ -26,8 +26,8 @@ from tqdm import tqdm
 
 from harness import UserError
 from harness.command_line.scripts import run_script
-from self_models.basics import ModelError
-from self_models.counting.operations import conventions
+from self_models.errors import ModelError
+from self_models.evaluation.operations import conventions
 from self_models.guests.link import (
     LinkCount,
     LinkFigures,

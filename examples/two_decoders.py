@@ -10,7 +10,7 @@ wfeedback snn --preset quick_feedback --run_name two_decoders \
 import torch
 from torch import nn
 
-from self_models.runtime.state import RunState
+from self_models.running.state import RunState
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 

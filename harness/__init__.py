@@ -4,6 +4,6 @@
 So nothing here may import torch.
 """
 
-from self_models.basics import UserError
+from self_models.errors import UserError
 
 __all__ = ["UserError"]

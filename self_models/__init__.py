@@ -13,17 +13,17 @@ import importlib
 
 PLACES = {  # name -> the module that has it
     "ANNConfig": "self_models.config",
-    "ModelError": "self_models.basics",
+    "ModelError": "self_models.errors",
     "SNNConfig": "self_models.config",
     "VGG_SNN_STDB_wFeedback": "self_models.vgg_wFeedback_spiking",
     "VGG_wFeedback": "self_models.vgg_wFeedback",
-    "evaluate": "self_models.counting.evaluation",
+    "evaluate": "self_models.evaluation.evaluate",
     "first_difference": "self_models.guests.conformance",
-    "from_ann": "self_models.guests.from_ann.converting",
+    "from_ann": "self_models.traced.converting",
     "from_nir": "self_models.guests.nir.reading",
-    "load": "self_models.loading",
+    "load": "self_models.checkpoints.loading",
     "load_data": "self_models.data.sets",
-    "read_images": "self_models.basics.images",
+    "read_images": "self_models.data.images",
 }
 
 __all__ = list(PLACES)

@@ -13,15 +13,25 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from self_models.basics import ModelError
-from self_models.basics.images import (
+from self_models.data.images import (
     IMAGE_SHAPES,
     background,
     class_names,
     data_set,
     find_image_shape,
 )
-from self_models.basics.settings import (
+from self_models.errors import ModelError
+from self_models.feedback.contrast import Contrast
+from self_models.feedback.encoders import ENCODINGS
+from self_models.feedback.gates import GATES, Blocking, Gate, Tolerance
+from self_models.feedback.readouts import READOUTS, Readout
+from self_models.feedback.stopping import RULES, AllPredicted, Confidence, Entropy, Never
+from self_models.networks.architectures import PLANS, get_architecture
+from self_models.networks.stages import INITS, MAX_POOLS
+from self_models.neurons.norms import ACTIVATIONS, NORMS
+from self_models.neurons.spiking import UPDATES
+from self_models.neurons.surrogates import SURROGATES
+from self_models.settings import (
     COUNT,
     FRACTION,
     NOT_NEGATIVE,
@@ -43,16 +53,6 @@ from self_models.basics.settings import (
     suggest_fields,
     with_defaults,
 )
-from self_models.layers.architectures import PLANS, get_architecture
-from self_models.layers.neurons import UPDATES
-from self_models.layers.norms import ACTIVATIONS, NORMS
-from self_models.layers.stages import INITS, MAX_POOLS
-from self_models.layers.surrogates import SURROGATES
-from self_models.objectives.contrast import Contrast
-from self_models.objectives.encoders import ENCODINGS
-from self_models.objectives.gates import GATES, Blocking, Gate, Tolerance
-from self_models.objectives.readouts import READOUTS, Readout
-from self_models.objectives.stopping import RULES, AllPredicted, Confidence, Entropy, Never
 
 
 def odd(value: int) -> int:

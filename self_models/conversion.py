@@ -34,13 +34,13 @@ import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 
-from self_models.basics import ModelError
-from self_models.layers.neurons import SpikingNeuron
-from self_models.layers.norms import broadcast_channels
-from self_models.layers.stages import pass_on
-from self_models.runtime.graph import Link
-from self_models.runtime.known_parts import check_known
-from self_models.runtime.outputs import INPUT
+from self_models.errors import ModelError
+from self_models.networks.stages import pass_on
+from self_models.neurons.norms import broadcast_channels
+from self_models.neurons.spiking import SpikingNeuron
+from self_models.running.graph import Link
+from self_models.running.known_layers import check_known
+from self_models.running.outputs import INPUT
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 CACHED = 2**31  # bytes of a layer's currents that are kept; if it has more, they are recomputed

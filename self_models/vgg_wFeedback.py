@@ -14,16 +14,16 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import nn
 
-from self_models import assembly
-from self_models.basics import ModelError
-from self_models.basics.images import has_colour, prepare_images
+from self_models import plugins
 from self_models.config import ANNConfig, Network
-from self_models.layers.architectures import get_architecture
-from self_models.layers.norms import ACTIVATIONS, NORMS, QCFS
-from self_models.layers.stages import build_stages, pass_on
-from self_models.runtime.draws import Draws, draws_for
-from self_models.runtime.graph import nodes_in_a_row
-from self_models.runtime.outputs import ANNOutput, Sums
+from self_models.data.images import has_colour, prepare_images
+from self_models.errors import ModelError
+from self_models.networks.architectures import get_architecture
+from self_models.networks.stages import build_stages, pass_on
+from self_models.neurons.norms import ACTIVATIONS, NORMS, QCFS
+from self_models.running.draws import Draws, draws_for
+from self_models.running.graph import nodes_in_a_row
+from self_models.running.outputs import ANNOutput, Sums
 
 PRECISIONS = ("float32", "bfloat16")
 
@@ -115,7 +115,7 @@ class VGG_wFeedback(Network):
         layers = list(self.generate.named_children())
         if not self.training:
             return layers
-        dense = assembly.load_object(assembly.ENGINES["dense"])
+        dense = plugins.load_object(plugins.ENGINES["dense"])
         last_name, _ = layers[-1]
         nodes = dense.fold_decoder(
             nodes_in_a_row(layers), last_name, batch_size * self.timesteps, image_size

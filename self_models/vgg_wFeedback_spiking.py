@@ -15,27 +15,27 @@ from typing import Any
 import torch
 from torch import nn
 
-from self_models import assembly
-from self_models.basics import ModelError
-from self_models.basics.images import has_colour, prepare_images
+from self_models import plugins
 from self_models.config import (
     Network,
     SNNConfig,
     check_together,
 )
-from self_models.layers.architectures import get_architecture
-from self_models.layers.neurons import SpikingLayers, SpikingNeuron
-from self_models.layers.stages import build_stages
-from self_models.layers.surrogates import SURROGATES
-from self_models.objectives import contrast  # noqa: F401  (registers its gate)
-from self_models.objectives.encoders import ENCODINGS
-from self_models.objectives.gates import GATES
-from self_models.objectives.readouts import READOUTS
-from self_models.objectives.stopping import RULES
-from self_models.runtime.draws import Draws, draws_for
-from self_models.runtime.graph import Graph, chain_edges, graph_of_stages, named_layers
-from self_models.runtime.known_parts import find_unknown_part, is_hooked, modules_of
-from self_models.runtime.loop import (
+from self_models.data.images import has_colour, prepare_images
+from self_models.errors import ModelError
+from self_models.feedback import contrast  # noqa: F401  (registers its gate)
+from self_models.feedback.encoders import ENCODINGS
+from self_models.feedback.gates import GATES
+from self_models.feedback.readouts import READOUTS
+from self_models.feedback.stopping import RULES
+from self_models.networks.architectures import get_architecture
+from self_models.networks.stages import build_stages
+from self_models.neurons.spiking import SpikingLayers, SpikingNeuron
+from self_models.neurons.surrogates import SURROGATES
+from self_models.running.draws import Draws, draws_for
+from self_models.running.graph import Graph, chain_edges, graph_of_stages, named_layers
+from self_models.running.known_layers import find_unknown_part, is_hooked, modules_of
+from self_models.running.loop import (
     Outputs,
     prediction_targets,
     run_timesteps,
@@ -43,10 +43,10 @@ from self_models.runtime.loop import (
     stack_outputs,
     sum_over_pixels,
 )
-from self_models.runtime.outputs import INPUT, SNNOutput, Sums, frames_by_step
-from self_models.runtime.recording import RecordSpec, collect_records, parse_record, record_step
-from self_models.runtime.state import RunState, View
-from self_models.runtime.timing import EveryTimestep, timing_of
+from self_models.running.outputs import INPUT, SNNOutput, Sums, frames_by_step
+from self_models.running.recording import RecordSpec, collect_records, parse_record, record_step
+from self_models.running.state import RunState, View
+from self_models.running.timing import EveryTimestep, timing_of
 from self_models.vgg_wFeedback import mixed_precision
 
 
@@ -59,7 +59,7 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
 
     `SNNConfig` has its settings, with those of its parts: the gate decides what the
     input neurons see next, the rule when an image stops (in evaluation), and the
-    read-out how the decoder's output becomes a prediction. They lie in ``objectives/``.
+    read-out how the decoder's output becomes a prediction. They lie in ``feedback/``.
 
     Attributes
     ----------
@@ -112,7 +112,7 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
         """Run one timestep.
 
         This is the definition. ``forward`` usually runs the same faster, many timesteps
-        of a layer at once (``engines/dense/run.py``), and calls this method where a
+        of a layer at once (``running/dense/run.py``), and calls this method where a
         network has parts or methods of its own.
 
         Parameters
@@ -127,7 +127,7 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
         Returns
         -------
         dict of {str: Tensor of shape (B, ...)}
-            Outputs of this timestep. The docstring of ``runtime/loop.py`` lists the
+            Outputs of this timestep. The docstring of ``running/loop.py`` lists the
             keys.
         """
         show_image(self, run, image)
@@ -589,7 +589,7 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
         Stream
             At rest, before its first timestep.
         """
-        return assembly.load_object(assembly.STREAM)(self, seed)
+        return plugins.load_object(plugins.STREAM)(self, seed)
 
     def set_bptt_segments(self, segments: int | str) -> None:
         """Train in segments of the T timesteps.
@@ -780,7 +780,7 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
             )
         return self._last_structure
 
-    # --- what runs it: its step(), or an engine of assembly
+    # --- what runs it: its step(), or an engine of plugins
 
     @property
     def runs_by(self) -> str:
@@ -838,7 +838,7 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
         """
         if record or not self.batched:
             return False
-        return assembly.load_object(assembly.ENGINES["dense"]).supports(self) is None
+        return plugins.load_object(plugins.ENGINES["dense"]).supports(self) is None
 
     def dense_engine(self, x: torch.Tensor, record: Mapping[str, RecordSpec] | None) -> Any:
         """Return a dense engine for a run.
@@ -857,7 +857,7 @@ class VGG_SNN_STDB_wFeedback(Network, SpikingLayers):
         """
         if not self.runs_dense(record):
             return None
-        return assembly.load_object(assembly.ENGINES["dense"])(self, x)
+        return plugins.load_object(plugins.ENGINES["dense"])(self, x)
 
     def refresh(self) -> None:
         """Have the engine prepare again.

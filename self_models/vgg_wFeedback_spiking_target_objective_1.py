@@ -1,6 +1,6 @@
 """Objective 1, input blocking: an input neuron whose pixel is predicted stops spiking.
 
-Which pixels these are is decided by the gate; see ``objectives/gates.py``.
+Which pixels these are is decided by the gate; see ``feedback/gates.py``.
 """
 
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback

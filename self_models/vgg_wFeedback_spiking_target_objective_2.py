@@ -1,6 +1,6 @@
 """Objective 2, adaptive number of timesteps: an image stops as soon as a rule holds.
 
-See ``objectives/stopping.py``.
+See ``feedback/stopping.py``.
 """
 
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN

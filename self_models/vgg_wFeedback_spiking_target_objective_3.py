@@ -1,6 +1,6 @@
 """Objective 3, implicit attention through contrast.
 
-What is not predicted yet gains contrast; see ``objectives/contrast.py``.
+What is not predicted yet gains contrast; see ``feedback/contrast.py``.
 """
 
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN

@@ -32,15 +32,15 @@ from harness.building.models import imported
 from harness.runs.run import COMMANDS, read_records
 from harness.training.losses import LOSSES
 from self_models import first_difference
-from self_models.basics.checkpoints import load_checkpoint
-from self_models.layers.architectures import PLANS
-from self_models.layers.neurons import UPDATES, SpikingNeuron
-from self_models.layers.stages import INITS
-from self_models.layers.surrogates import SURROGATES
-from self_models.objectives.encoders import ENCODINGS
-from self_models.objectives.gates import GATES
-from self_models.objectives.readouts import READOUTS
-from self_models.objectives.stopping import RULES
+from self_models.checkpoints.files import load_checkpoint
+from self_models.feedback.encoders import ENCODINGS
+from self_models.feedback.gates import GATES
+from self_models.feedback.readouts import READOUTS
+from self_models.feedback.stopping import RULES
+from self_models.networks.architectures import PLANS
+from self_models.networks.stages import INITS
+from self_models.neurons.spiking import UPDATES, SpikingNeuron
+from self_models.neurons.surrogates import SURROGATES
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
@@ -64,10 +64,10 @@ SPIKING = (
     f"--epochs 1 --select test {BALANCE} {DATA}"
 )
 
-ELSEWHERE = """the equations of neurons stand in layers/neurons.py, which step() runs, and again in
-engines/dense/neuron_steps.py and guests/phased/neurons.py (dense), engines/event/c/network.c
-(events, C, the page) and guests/quantize.py (whole numbers): a change of one is a change of
-all"""
+ELSEWHERE = """the equations of neurons stand in neurons/spiking.py, which step() runs, and again
+in running/dense/neuron_steps.py and running/phased/neurons.py (dense),
+engines/event/c/network.c (events, C, the page) and guests/quantize.py (whole numbers): a
+change of one is a change of all"""
 
 # Networks whose weights are whole parts of 1 / GRID: their timesteps, and their images
 STEPS = 9

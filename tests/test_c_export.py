@@ -36,14 +36,14 @@ from harness.exporting.c_golden import golden_recordings, stable_inputs
 from harness.exporting.formats import FORMATS, renamed
 from harness.runs.saving import write_folder
 from self_models import ModelError, first_difference, from_nir, load, load_data
-from self_models.basics import HOME
 from self_models.engines.event.build import FOLDER, REQUIRED_FLAGS, KernelBuild, Settings, library
 from self_models.engines.event.engine import EventEngine
 from self_models.engines.event.layout import lay_out
 from self_models.engines.event.state import StatePool
 from self_models.engines.event.tables import settings_of
 from self_models.guests.quantize import IntegerSNN, quantize
-from self_models.runtime.draws import EVALUATION, Draws, key_for
+from self_models.places import HOME
+from self_models.running.draws import EVALUATION, Draws, key_for
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_2 import AdaptiveTimestepsSNN
 

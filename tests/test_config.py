@@ -10,13 +10,13 @@ from conftest import DATA, module_of, refused
 import self_models
 from harness.runs.saving import save_checkpoint
 from self_models import ModelError, load
-from self_models.basics.checkpoints import CheckpointError
+from self_models.checkpoints.files import CheckpointError
 from self_models.config import ANNConfig, SNNConfig
-from self_models.layers.neurons import SpikingNeuron
-from self_models.objectives.gates import Blocking
-from self_models.objectives.readouts import Membrane
-from self_models.objectives.stopping import Rule
-from self_models.runtime.draws import Draws
+from self_models.feedback.gates import Blocking
+from self_models.feedback.readouts import Membrane
+from self_models.feedback.stopping import Rule
+from self_models.neurons.spiking import SpikingNeuron
+from self_models.running.draws import Draws
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 

@@ -28,12 +28,12 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from harness.runs.saving import save_checkpoint
 from self_models import ModelError, conversion, evaluate, from_ann, load, load_data
-from self_models.basics.checkpoints import load_checkpoint
-from self_models.guests.from_ann import converting
-from self_models.guests.from_ann.traced_snn import TracedSNN
-from self_models.layers.neurons import SpikingNeuron
-from self_models.layers.norms import BatchNorm, ScaledByBatch, Staircase, folded_in
-from self_models.runtime.draws import Draws
+from self_models.checkpoints.files import load_checkpoint
+from self_models.neurons.norms import BatchNorm, ScaledByBatch, Staircase, folded_in
+from self_models.neurons.spiking import SpikingNeuron
+from self_models.running.draws import Draws
+from self_models.traced import converting
+from self_models.traced.traced_snn import TracedSNN
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 

@@ -24,8 +24,10 @@ from harness.measuring.energy_tables import verdicts
 from harness.measuring.tables import as_text
 from results import ledger_of
 from self_models import ModelError, load, load_data
-from self_models.counting.evaluation import Average, Evaluation, evaluate, figures_per_image
-from self_models.counting.operations import (
+from self_models.data.sets import ImageSet
+from self_models.engines.event.engine import EventEngine
+from self_models.evaluation.evaluate import Average, Evaluation, evaluate, figures_per_image
+from self_models.evaluation.operations import (
     CONVENTIONS,
     Convention,
     OperationCounter,
@@ -34,15 +36,13 @@ from self_models.counting.operations import (
     energies,
     read_convention,
 )
-from self_models.data.sets import ImageSet
-from self_models.engines.event.engine import EventEngine
 from self_models.guests.energy import EXECUTIONS, Entry, Ledger, ledger
-from self_models.guests.phased.schedule import schedule_of
-from self_models.layers.neurons import SpikingNeuron
-from self_models.layers.scale import Scale
-from self_models.runtime.chains import Chain
-from self_models.runtime.loop import VALUES_AT_ONCE, chunk_length
-from self_models.runtime.outputs import ANNOutput, SNNOutput
+from self_models.networks.scale import Scale
+from self_models.neurons.spiking import SpikingNeuron
+from self_models.running.chains import Chain
+from self_models.running.loop import VALUES_AT_ONCE, chunk_length
+from self_models.running.outputs import ANNOutput, SNNOutput
+from self_models.running.phased.schedule import schedule_of
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 

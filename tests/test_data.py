@@ -23,9 +23,8 @@ import self_models.data.folders
 import self_models.data.sets
 from harness import UserError
 from self_models import load
-from self_models.basics.images import decode_image, scale_pixels
-from self_models.basics.notes import say_once
 from self_models.data.folders import list_folder, shape_of
+from self_models.data.images import decode_image, scale_pixels
 from self_models.data.sets import (
     Batch,
     ImageSet,
@@ -36,6 +35,7 @@ from self_models.data.sets import (
     mirror_and_shift,
     turn_and_shift,
 )
+from self_models.notes import say_once
 from snn_wFeedback_posthoc_model_inference_obj3 import dimmed_sets
 
 

@@ -27,7 +27,7 @@ import harness.runs.run
 from harness.command_line.parser import Parser
 from harness.runs.run import COMMANDS, Paths, run_name
 from self_models import evaluate, load, load_data
-from self_models.objectives.encoders import ENCODINGS
+from self_models.feedback.encoders import ENCODINGS
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]

@@ -22,9 +22,9 @@ from harness.drawing.reel import VERDICTS, save_stream
 from harness.measuring.comparing import Difference, Spread
 from harness.measuring.tables import blocked_percent
 from self_models.data.sets import Batch, ImageSet, first_of_each_class
-from self_models.objectives.contrast import Contrast
-from self_models.objectives.gates import Blocking, Gate
-from self_models.runtime.outputs import SNNOutput
+from self_models.feedback.contrast import Contrast
+from self_models.feedback.gates import Blocking, Gate
+from self_models.running.outputs import SNNOutput
 
 # Of pixels, as films number them
 SILENT = 0

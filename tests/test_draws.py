@@ -10,10 +10,10 @@ import pytest
 import torch
 from conftest import images, tiny
 
-from self_models import ModelError, assembly
-from self_models.layers.neurons import HeldDropout
-from self_models.loading import on_engine
-from self_models.runtime.draws import EVALUATION, Draws, key_for, philox_words, seed_for, shuffled
+from self_models import ModelError, plugins
+from self_models.checkpoints.loading import on_engine
+from self_models.neurons.spiking import HeldDropout
+from self_models.running.draws import EVALUATION, Draws, key_for, philox_words, seed_for, shuffled
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
@@ -68,7 +68,7 @@ def test_operations_on_tensors_give_what_the_kernel_gives(monkeypatch, shape):
     def no_kernel(*_):
         return False
 
-    monkeypatch.setattr(assembly, "load_object", lambda _place: no_kernel)
+    monkeypatch.setattr(plugins, "load_object", lambda _place: no_kernel)
 
     assert torch.equal(draws.uniforms(4, shape, first=7), uniforms)
     assert torch.equal(draws.mask(3, 0.4, shape), mask)

@@ -33,15 +33,15 @@ from conftest import (
 from torch import nn
 
 from self_models import ModelError, evaluate, first_difference, load
-from self_models.counting.operations import OperationCounter
-from self_models.engines.dense.engine import DenseEngine
-from self_models.engines.dense.run import FoldedChain, fold_decoder
 from self_models.engines.event.engine import EventEngine
-from self_models.objectives.gates import GATES, Blocking
-from self_models.runtime.draws import Draws
-from self_models.runtime.graph import nodes_in_a_row
-from self_models.runtime.loop import VALUES_AT_ONCE
-from self_models.runtime.outputs import errors_by_step, open_share_by_step
+from self_models.evaluation.operations import OperationCounter
+from self_models.feedback.gates import GATES, Blocking
+from self_models.running.dense.engine import DenseEngine
+from self_models.running.dense.run import FoldedChain, fold_decoder
+from self_models.running.draws import Draws
+from self_models.running.graph import nodes_in_a_row
+from self_models.running.loop import VALUES_AT_ONCE
+from self_models.running.outputs import errors_by_step, open_share_by_step
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 from self_models.vgg_wFeedback_spiking_target_objective_2 import AdaptiveTimestepsSNN

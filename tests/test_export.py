@@ -32,7 +32,7 @@ from harness.exporting import formats, page_file
 from harness.runs.saving import save_checkpoint
 from self_models import load, load_data
 from self_models.engines.event.build import FOLDER, KERNEL
-from self_models.runtime.draws import draws_for
+from self_models.running.draws import draws_for
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 

@@ -28,11 +28,11 @@ from harness.building.models import imported, named, new_snn
 from harness.data.facts import find_facts
 from harness.training.losses import LOSSES, Loss
 from self_models import ModelError, load, load_data
-from self_models.basics.checkpoints import load_checkpoint
-from self_models.basics.settings import NOT_NEGATIVE, objective_setting, setting
-from self_models.objectives.gates import GATES
-from self_models.objectives.stopping import RULES, Rule
-from self_models.runtime.draws import EVALUATION, Draws
+from self_models.checkpoints.files import load_checkpoint
+from self_models.feedback.gates import GATES
+from self_models.feedback.stopping import RULES, Rule
+from self_models.running.draws import EVALUATION, Draws
+from self_models.settings import NOT_NEGATIVE, objective_setting, setting
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
@@ -167,7 +167,7 @@ WITHOUT_DATACLASS = type("Own", (Rule,), {"holds": id, "lead": LEAD})
 @pytest.mark.parametrize(
     ("part", "words"),
     [
-        (UNDERIVED, "rule 'x': derive Own from Rule of self_models.objectives.stopping"),
+        (UNDERIVED, "rule 'x': derive Own from Rule of self_models.feedback.stopping"),
         (WITHOUT_DATACLASS, "write @dataclass under its registration"),
         (
             make_rule("gap_bound", LEAD),
@@ -227,7 +227,7 @@ def test_a_part_whose_setting_is_one_of_the_network_is_refused(monkeypatch):
 
 NETWORK = """
 from dataclasses import dataclass
-from self_models.basics.settings import POSITIVE, setting
+from self_models.settings import POSITIVE, setting
 from self_models.config import SpikingSettings
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback

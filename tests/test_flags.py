@@ -33,10 +33,10 @@ from harness.command_line.recipes import FOLDER, find, names
 from harness.data.facts import find_facts
 from harness.measuring.read_logs import find_runs
 from harness.runs.run import PublishedPaths, log_beside, name_for_training
-from self_models.basics.checkpoints import load_checkpoint
-from self_models.basics.settings import FRACTION, objective_setting
+from self_models.checkpoints.files import load_checkpoint
 from self_models.data.sets import ImageSet
-from self_models.objectives.gates import GATES, Blocking
+from self_models.feedback.gates import GATES, Blocking
+from self_models.settings import FRACTION, objective_setting
 from self_models.vgg_wFeedback import VGG_wFeedback
 
 

@@ -27,12 +27,12 @@ from self_models.engines.event import build
 from self_models.engines.event.layout import lay_out
 from self_models.engines.event.tables import K
 from self_models.guests.nir.graph_snn import GraphSNN
-from self_models.guests.nir.neurons import Constants, NIRNeuron
-from self_models.layers.neurons import SpikingNeuron
-from self_models.layers.surrogates import triangle
-from self_models.runtime.graph import Graph, chain_edges
-from self_models.runtime.outputs import INPUT
-from self_models.runtime.state import GraphState
+from self_models.neurons.nir import Constants, NIRNeuron
+from self_models.neurons.spiking import SpikingNeuron
+from self_models.neurons.surrogates import triangle
+from self_models.running.graph import Graph, chain_edges
+from self_models.running.outputs import INPUT
+from self_models.running.state import GraphState
 
 FILES = REPOSITORY.parent / "shared/data/nir"  # of somebody else, where they are
 SHAPE = np.array([1])

@@ -16,16 +16,22 @@ CORE = (
     "self_models/vgg_*.py",
     "self_models/config.py",
     "self_models/conversion.py",
-    "self_models/loading.py",
-    "self_models/basics/*.py",
-    "self_models/counting/*.py",
+    "self_models/checkpoints/*.py",
+    "self_models/devices.py",
+    "self_models/errors.py",
+    "self_models/files.py",
+    "self_models/notes.py",
+    "self_models/places.py",
+    "self_models/settings.py",
+    "self_models/evaluation/*.py",
     "self_models/data/*.py",
-    "self_models/layers/*.py",
-    "self_models/objectives/*.py",
-    "self_models/runtime/*.py",
+    "self_models/networks/*.py",
+    "self_models/neurons/*.py",
+    "self_models/feedback/*.py",
+    "self_models/running/*.py",
 )
 # Where the core says what a spiking network is
-NETWORK = ("vgg_", "layers/", "objectives/", "runtime/")
+NETWORK = ("vgg_", "networks/", "neurons/spiking.py", "feedback/", "running/")
 WORDS_OF_GUESTS = r"\bNIR\b|simulator|network\.c\b|\bC code|[Mm]icrocontroller|int8|event engine"
 
 
@@ -64,10 +70,10 @@ def test_the_core_imports_nothing_by_a_text(path):
 
 
 @pytest.mark.parametrize("path", core_files())
-def test_the_core_takes_assembly_alone_from_the_top_package(path):
+def test_the_core_takes_plugins_alone_from_the_top_package(path):
     for node in nodes_of(path, ast.ImportFrom):
         if node.module == "self_models":
-            assert {alias.name for alias in node.names} == {"assembly"}
+            assert {alias.name for alias in node.names} == {"plugins"}
 
 
 @pytest.mark.parametrize("path", network_files())
@@ -129,12 +135,14 @@ def imported_modules():
 def test_a_model_imports_no_guest_before_it_runs(imported_modules):
     modules = imported_modules.before_run
     assert modules
-    assert not [name for name in modules if "guests" in name or "engines" in name]
+    assert not [
+        name for name in modules if "guests" in name or "engines" in name or ".dense" in name
+    ]
 
 
 def test_a_dense_run_imports_no_other_engine_but_its_random_numbers(imported_modules):
     modules = imported_modules.after_run
-    assert "self_models.engines.dense.engine" in modules
+    assert "self_models.running.dense.engine" in modules
     of_event_engine = [name for name in modules if name.startswith("self_models.engines.event.")]
     assert of_event_engine == ["self_models.engines.event.build"]
     assert not [name for name in modules if name.startswith("self_models.guests")]

@@ -76,7 +76,7 @@ def test_what_the_user_has_set_stays():
     assert run_until_torch("demo.py", OMP_WAIT_POLICY="active") == "torch with None"
 
 
-@pytest.mark.parametrize("package", ["harness", "self_models", "self_models.basics"])
+@pytest.mark.parametrize("package", ["harness", "self_models", "self_models.places"])
 def test_a_package_neither_decides_nor_imports_torch(package):
     assert run_until_torch(package) == "no torch, None"
 

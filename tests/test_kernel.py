@@ -30,9 +30,9 @@ from self_models.engines.event.engine import EventEngine
 from self_models.engines.event.layout import lay_out
 from self_models.engines.event.state import StatePool
 from self_models.engines.event.tables import K, settings_of
-from self_models.guests.from_ann.traced_snn import TracedSNN
 from self_models.guests.quantize import quantize
-from self_models.runtime.draws import EVALUATION, Draws
+from self_models.running.draws import EVALUATION, Draws
+from self_models.traced.traced_snn import TracedSNN
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 QUICK = REPOSITORY / "trained_models/snn/quick_feedback.pth"

@@ -15,7 +15,7 @@ from conftest import REPOSITORY
 from benchmarks.findings import video
 from examples import sensor_link
 from harness import UserError
-from self_models.basics import ModelError
+from self_models.errors import ModelError
 from self_models.guests.link import (
     BestShift,
     LearnedSynapses,

@@ -12,16 +12,16 @@ from conftest import ELSEWHERE, PLAN, images, tiny
 from torch import nn
 
 from self_models import ModelError
-from self_models.engines.dense.neuron_steps import neuron_steps
-from self_models.guests.phased import PhasedNeuron
-from self_models.layers.architectures import PLANS, get_architecture, halvings
-from self_models.layers.neurons import CountingMaxPool, HeldDropout, SpikingNeuron
-from self_models.layers.norms import QCFS, BatchNorm, ScaledByBatch
-from self_models.layers.surrogates import SURROGATES
-from self_models.objectives.contrast import original_contrast
-from self_models.objectives.encoders import poisson
-from self_models.objectives.readouts import READOUTS
-from self_models.runtime.outputs import by_part, part_of
+from self_models.feedback.contrast import original_contrast
+from self_models.feedback.encoders import poisson
+from self_models.feedback.readouts import READOUTS
+from self_models.networks.architectures import PLANS, get_architecture, halvings
+from self_models.neurons.norms import QCFS, BatchNorm, ScaledByBatch
+from self_models.neurons.spiking import CountingMaxPool, HeldDropout, SpikingNeuron
+from self_models.neurons.surrogates import SURROGATES
+from self_models.running.dense.neuron_steps import neuron_steps
+from self_models.running.outputs import by_part, part_of
+from self_models.running.phased import PhasedNeuron
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 

@@ -10,13 +10,13 @@ import torch
 from conftest import tiny
 
 from self_models import ModelError, first_difference
-from self_models.counting.evaluation import figures_per_image
 from self_models.data.sets import ImageSet
-from self_models.objectives.contrast import CONTRASTS, Contrast, local_contrast, local_gain
-from self_models.objectives.gates import Blocking, Reconstruct
-from self_models.objectives.stopping import RULES, Rule, output_entropy, output_gap
-from self_models.runtime.outputs import SNNOutput, share_of_active
-from self_models.runtime.state import RunState, View
+from self_models.evaluation.evaluate import figures_per_image
+from self_models.feedback.contrast import CONTRASTS, Contrast, local_contrast, local_gain
+from self_models.feedback.gates import Blocking, Reconstruct
+from self_models.feedback.stopping import RULES, Rule, output_entropy, output_gap
+from self_models.running.outputs import SNNOutput, share_of_active
+from self_models.running.state import RunState, View
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 from self_models.vgg_wFeedback_spiking_target_objective_2 import AdaptiveTimestepsSNN
 from self_models.vgg_wFeedback_spiking_target_objective_3 import ContrastAttentionSNN
@@ -240,7 +240,7 @@ def test_a_rule_sees_each_step_as_it_was(inputs, monkeypatch):
     # However many steps are taken at once, and it may look at the read-out, too.
     seen = {}
     for at_once in (1, 4):
-        monkeypatch.setattr("self_models.runtime.loop.STEPS_BETWEEN_CHECKS", at_once)
+        monkeypatch.setattr("self_models.running.loop.STEPS_BETWEEN_CHECKS", at_once)
         model = build(InputBlockingSNN)
         model.rule = WatchingRule()
         run(model, inputs)

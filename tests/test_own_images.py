@@ -35,7 +35,7 @@ from harness.data.facts import facts_of, shape_and_classes
 from harness.runs.saving import save_checkpoint
 from harness.training.epochs import LEAST, length_of, training_batches
 from self_models import ModelError, load, read_images
-from self_models.basics.checkpoints import load_checkpoint
+from self_models.checkpoints.files import load_checkpoint
 from self_models.data.sets import ImageSet, load_data
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 

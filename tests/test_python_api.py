@@ -12,10 +12,10 @@ import torch
 from conftest import PLAN, REPOSITORY, images, records, run_here, run_undrawn
 
 from self_models import ModelError, evaluate, load, load_data
-from self_models.basics.checkpoints import CheckpointError, load_checkpoint
-from self_models.basics.images import prepare_images
-from self_models.loading import on_engine
-from self_models.runtime.draws import EVALUATION, Draws
+from self_models.checkpoints.files import CheckpointError, load_checkpoint
+from self_models.checkpoints.loading import on_engine
+from self_models.data.images import prepare_images
+from self_models.running.draws import EVALUATION, Draws
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN

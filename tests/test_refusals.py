@@ -33,8 +33,8 @@ from harness.command_line.scripts import run_script
 from harness.exporting.formats import forward_layers
 from harness.training.last_checkpoint import LastCheckpoint
 from self_models import ModelError, evaluate, load
-from self_models.basics.checkpoints import load_checkpoint
-from self_models.counting.operations import OperationCounter
+from self_models.checkpoints.files import load_checkpoint
+from self_models.evaluation.operations import OperationCounter
 from self_models.guests.energy import ledger
 from self_models.guests.quantize import quantize
 from self_models.vgg_wFeedback import VGG_wFeedback
@@ -544,7 +544,7 @@ OUT_OF_MEMORY = (
     [
         ("torch.optim.Adam.step", MemoryError, "the memory", "--bptt_segments auto", ""),
         (
-            "self_models.counting.evaluation.Evaluation.add",
+            "self_models.evaluation.evaluate.Evaluation.add",
             torch.OutOfMemoryError,
             "the GPU's memory",
             "a smaller --batch_size",

@@ -15,8 +15,8 @@ from harness.drawing.page import SEEN, image_html
 from harness.measuring import log_lines, tables
 from harness.measuring.read_logs import PICTURES, Result, find_runs
 from self_models import load_data
-from self_models.basics.checkpoints import load_checkpoint
-from self_models.counting.evaluation import evaluate_parts, spikes_over_time
+from self_models.checkpoints.files import load_checkpoint
+from self_models.evaluation.evaluate import evaluate_parts, spikes_over_time
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 EPOCH = {

@@ -34,9 +34,9 @@ from PIL import Image
 
 from harness.command_line.scripts import run_script
 from self_models import ModelError, load
-from self_models.basics.checkpoints import load_checkpoint
+from self_models.checkpoints.files import load_checkpoint
 from self_models.data.sets import load_data
-from self_models.runtime.draws import EVALUATION, Draws, seed_for, shuffled
+from self_models.running.draws import EVALUATION, Draws, seed_for, shuffled
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
@@ -196,7 +196,7 @@ def recipe(path, **tables):
 
 PATIENT = """
 from dataclasses import dataclass
-from self_models.objectives.gates import GATES, Gate
+from self_models.feedback.gates import GATES, Gate
 
 @GATES.register("patient")
 @dataclass
@@ -1819,7 +1819,7 @@ def test_dynamics_are_clamped_after_each_step(tmp_path, steps, name, flags):
 
 ECHO = """
 import torch
-from self_models.runtime.outputs import Sums
+from self_models.running.outputs import Sums
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 class Echo(VGG_SNN_STDB_wFeedback):
@@ -1919,8 +1919,8 @@ def test_epoch_0_is_judged(made, tmp_path, epochs, judged):
 OWN_READOUT = """
 from dataclasses import dataclass
 
-from self_models.basics.settings import NOT_NEGATIVE, setting
-from self_models.objectives.readouts import READOUTS, SpikeCount
+from self_models.settings import NOT_NEGATIVE, setting
+from self_models.feedback.readouts import READOUTS, SpikeCount
 
 @READOUTS.register("gained")
 @dataclass

@@ -30,7 +30,7 @@ from conftest import (
 from harness.measuring.comparing import on_front
 from harness.runs.run import COMMANDS
 from results import NETWORKS, row_of
-from self_models.basics.checkpoints import load_checkpoint
+from self_models.checkpoints.files import load_checkpoint
 
 PARTS = ("input", "encoder", "decoder", "classifier")
 
@@ -234,8 +234,8 @@ def check_recommended(rows, said, holdout):
 
 HALVED = """
 from dataclasses import dataclass
-from self_models.basics.settings import FRACTION, objective_setting
-from self_models.objectives.gates import GATES, Blocking
+from self_models.settings import FRACTION, objective_setting
+from self_models.feedback.gates import GATES, Blocking
 
 
 @GATES.register("halved")

@@ -11,10 +11,10 @@ from conftest import FORK, POOLED, build, check_same, inputs
 from test_engines import by_steps, drawn, named, network, on_grid
 
 from self_models import ModelError
-from self_models.counting.operations import OperationCounter
+from self_models.checkpoints.loading import on_engine
 from self_models.engines.event.engine import EventEngine
-from self_models.loading import on_engine
-from self_models.runtime.loop import show_image
+from self_models.evaluation.operations import OperationCounter
+from self_models.running.loop import show_image
 
 DYNAMIC = {"blocking": "dynamic", "latch": True}
 

@@ -30,12 +30,12 @@ PUBLIC = {
     "harness/exporting/formats.py": ["export"],
     "harness/runs/saving.py": ["save_checkpoint"],
     "harness/training/losses.py": ["Loss"],
-    "self_models/guests/from_ann/converting.py": ["from_ann"],
-    "self_models/basics/images.py": ["read_images"],
-    "self_models/basics/settings.py": ["Registry", "Number", "Choice", "Switch", "setting"],
+    "self_models/traced/converting.py": ["from_ann"],
+    "self_models/data/images.py": ["read_images"],
+    "self_models/settings.py": ["Registry", "Number", "Choice", "Switch", "setting"],
     "self_models/guests/conformance.py": ["Difference", "first_difference"],
-    "self_models/counting/evaluation.py": ["Evaluation", "evaluate", "figures_per_image"],
-    "self_models/counting/operations.py": [
+    "self_models/evaluation/evaluate.py": ["Evaluation", "evaluate", "figures_per_image"],
+    "self_models/evaluation/operations.py": [
         "OperationCounter",
         "energies",
         "energy_joules",
@@ -53,21 +53,21 @@ PUBLIC = {
         "SendOnDelta",
     ],
     "self_models/guests/quantize.py": ["IntegerSNN", "Whole", "WholeForm"],
-    "self_models/loading.py": ["load"],
-    "self_models/runtime/graph.py": ["Graph"],
-    "self_models/layers/neurons.py": ["SpikingNeuron"],
-    "self_models/layers/norms.py": ["QCFS"],
-    "self_models/layers/surrogates.py": ["Surrogate", "linear", "stdb", "triangle"],
+    "self_models/checkpoints/loading.py": ["load"],
+    "self_models/running/graph.py": ["Graph"],
+    "self_models/neurons/spiking.py": ["SpikingNeuron"],
+    "self_models/neurons/norms.py": ["QCFS"],
+    "self_models/neurons/surrogates.py": ["Surrogate", "linear", "stdb", "triangle"],
     "self_models/guests/nir/reading.py": ["from_nir"],
-    "self_models/objectives/contrast.py": [
+    "self_models/feedback/contrast.py": [
         "Contrast",
         "local_contrast",
         "local_gain",
         "original_contrast",
     ],
-    "self_models/objectives/encoders.py": ["Encoding", "direct", "poisson"],
-    "self_models/objectives/gates.py": ["Blocking", "Gate", "Reconstruct", "Tolerance"],
-    "self_models/objectives/readouts.py": [
+    "self_models/feedback/encoders.py": ["Encoding", "direct", "poisson"],
+    "self_models/feedback/gates.py": ["Blocking", "Gate", "Reconstruct", "Tolerance"],
+    "self_models/feedback/readouts.py": [
         "Membrane",
         "MembraneLinear",
         "MembraneRescaled",
@@ -76,7 +76,7 @@ PUBLIC = {
         "SpikeCount",
         "SpikeCountRescaled",
     ],
-    "self_models/objectives/stopping.py": [
+    "self_models/feedback/stopping.py": [
         "AllPredicted",
         "Both",
         "Confidence",
@@ -86,7 +86,7 @@ PUBLIC = {
         "output_entropy",
         "output_gap",
     ],
-    "self_models/runtime/outputs.py": [
+    "self_models/running/outputs.py": [
         "ANNOutput",
         "SNNOutput",
         "by_part",

@@ -38,9 +38,9 @@ from harness.runs.ranks import Interrupted, noted_signals
 from harness.runs.run import read_records
 from harness.training.last_checkpoint import LastCheckpoint
 from harness.training.progress import Progress, check_gradients
-from self_models.basics.checkpoints import load_checkpoint
-from self_models.basics.notes import say_once
-from self_models.counting.evaluation import evaluate_parts
+from self_models.checkpoints.files import load_checkpoint
+from self_models.evaluation.evaluate import evaluate_parts
+from self_models.notes import say_once
 
 # 48 images in batches of 16: an epoch has 3 steps.
 RUN = f"{FLAGS} --limit_train 48 --epochs 2 --checkpoint_minutes 0"

@@ -18,13 +18,13 @@ from torch import nn
 from examples import residual
 from harness.runs.saving import save_checkpoint
 from self_models import ModelError, evaluate, first_difference, from_ann, load
-from self_models.counting.operations import OperationCounter
-from self_models.guests.from_ann.layers import arguments_of
-from self_models.guests.from_ann.tracing import trace_layers
-from self_models.guests.phased import PhasedNeuron
-from self_models.layers.norms import QCFS
-from self_models.layers.surrogates import SURROGATES
-from self_models.runtime.outputs import INPUT, SNNOutput
+from self_models.evaluation.operations import OperationCounter
+from self_models.neurons.norms import QCFS
+from self_models.neurons.surrogates import SURROGATES
+from self_models.running.outputs import INPUT, SNNOutput
+from self_models.running.phased import PhasedNeuron
+from self_models.traced.layers import arguments_of
+from self_models.traced.tracing import trace_layers
 from self_models.vgg_wFeedback import VGG_wFeedback
 
 SHAPE = (2, 8, 8)

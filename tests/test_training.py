@@ -43,11 +43,11 @@ from harness.training.optimizers import (
     why_unfit,
 )
 from self_models import load
-from self_models.basics.checkpoints import load_checkpoint
-from self_models.counting.evaluation import Average
+from self_models.checkpoints.files import load_checkpoint
 from self_models.data.sets import augmented, default_holdout, load_data
-from self_models.runtime.draws import EVALUATION, shuffled
-from self_models.runtime.outputs import ANNOutput, SNNOutput
+from self_models.evaluation.evaluate import Average
+from self_models.running.draws import EVALUATION, shuffled
+from self_models.running.outputs import ANNOutput, SNNOutput
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from snn_wFeedback import compute_losses

@@ -5,7 +5,7 @@ A ramp, and the decoder's output for another image.
 
 import torch
 
-from self_models.objectives.gates import View
+from self_models.feedback.gates import View
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 
 

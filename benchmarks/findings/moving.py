@@ -48,15 +48,15 @@ from harness.command_line.parser import flag_type
 from harness.command_line.scripts import run_script
 from harness.data.scenes import Moving, moving_scenes
 from harness.measuring.comparing import interval
-from self_models.basics.settings import WHOLE
 from self_models.data.sets import ImageSet, load_data
+from self_models.feedback.gates import Reconstruct
 from self_models.guests.link import SendOnDelta, TorusMatching, VelocityNetwork, Wiring, run_link
 from self_models.guests.link.torus import wrap_borders as wrapped
 from self_models.guests.link.velocities import LEVELS, T, count_operations
-from self_models.layers.neurons import SpikingNeuron
-from self_models.layers.surrogates import SURROGATES
-from self_models.objectives.gates import Reconstruct
-from self_models.runtime.draws import seed_for
+from self_models.neurons.spiking import SpikingNeuron
+from self_models.neurons.surrogates import SURROGATES
+from self_models.running.draws import seed_for
+from self_models.settings import WHOLE
 
 # What tests and docs/pictures/moving.py take from here, though it is of other modules
 Predictor = VelocityNetwork

@@ -8,7 +8,7 @@ from statistics import fmean
 
 from harness.data.scenes import KINDS
 from harness.measuring.comparing import interval
-from self_models.counting.operations import conventions
+from self_models.evaluation.operations import conventions
 
 LOST = 0.3  # points of accuracy that an arm may lose, in grey
 OURS = "ours"  # the arm whose accuracy and spikes are shown

@@ -31,10 +31,10 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 
 from harness.command_line.parser import Parser, flag_type
 from harness.command_line.scripts import run_script
-from self_models.basics.settings import COUNT
-from self_models.counting.operations import fan_out
+from self_models.checkpoints.loading import load
 from self_models.data.sets import ImageSet, load_data
-from self_models.loading import load
+from self_models.evaluation.operations import fan_out
+from self_models.settings import COUNT
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 

@@ -49,13 +49,13 @@ from harness.data.scenes import SCENES, Scene, make_scene
 from harness.measuring.comparing import difference
 from harness.runs.run import numbered
 from self_models import load
-from self_models.assembly import ENGINE_NAMES
-from self_models.basics.images import scale_pixels
-from self_models.basics.settings import COUNT, WHOLE
-from self_models.counting.operations import OperationCounter, energies, energy_joules
+from self_models.data.images import scale_pixels
 from self_models.data.sets import load_data
-from self_models.objectives.stopping import output_gap
-from self_models.runtime.outputs import PARTS, by_part
+from self_models.evaluation.operations import OperationCounter, energies, energy_joules
+from self_models.feedback.stopping import output_gap
+from self_models.plugins import ENGINE_NAMES
+from self_models.running.outputs import PARTS, by_part
+from self_models.settings import COUNT, WHOLE
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 STEPS = {"switch": 160, "watch": 560, "part": 120, "drift": 120, "noise": 160}  # a frame each

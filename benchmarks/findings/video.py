@@ -42,7 +42,7 @@ from self_models.guests.link import (
 from self_models.guests.link.learned import Example, train_synapses
 from self_models.guests.link.matching import match_costs
 from self_models.guests.link.shifts import GREY_LEVELS
-from self_models.runtime.draws import seed_for
+from self_models.running.draws import seed_for
 
 MOST_FRAMES = 200
 EPSILON = 0.1

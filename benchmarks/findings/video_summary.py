@@ -5,7 +5,7 @@ from itertools import pairwise
 from statistics import fmean
 
 from harness.measuring.comparing import interval
-from self_models.counting.operations import conventions
+from self_models.evaluation.operations import conventions
 from self_models.guests.link import PLACES, RUNGS, price_that_pays
 
 STRETCHES = 6  # of neighbouring frames, for the interval in a clip

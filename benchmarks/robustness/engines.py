@@ -23,7 +23,7 @@ import test_engines
 
 from harness.command_line.parser import Parser, flag_type
 from harness.command_line.scripts import run_script
-from self_models.basics.settings import COUNT, WHOLE
+from self_models.settings import COUNT, WHOLE
 
 
 def main(argv: Sequence[str] | None = None) -> None:

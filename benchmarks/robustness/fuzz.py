@@ -41,8 +41,8 @@ import self_models.data.sets
 from harness import UserError
 from harness.command_line.parser import Parser, flag_type
 from harness.command_line.scripts import run_script
-from self_models.basics.settings import COUNT
 from self_models.data.sets import BUNDLED
+from self_models.settings import COUNT
 
 load_set = inspect.unwrap(self_models.data.sets.load_set)  # the tests keep what it has loaded
 cached_load_set = functools.lru_cache(load_set)

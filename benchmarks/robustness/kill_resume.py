@@ -32,8 +32,8 @@ import snn_wFeedback
 from harness.command_line.parser import Parser, flag_type
 from harness.command_line.scripts import run_script
 from harness.runs.run import read_records
-from self_models.basics.checkpoints import load_checkpoint
-from self_models.basics.settings import COUNT, WHOLE
+from self_models.checkpoints.files import load_checkpoint
+from self_models.settings import COUNT, WHOLE
 
 FLAGS = (
     "-a VGG5_wFeedback_small --fc_width 16 --timesteps 3 --update immediate "

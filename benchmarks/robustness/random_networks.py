@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from harness.command_line.parser import Parser, flag_type  # noqa: I001  (harness before torch)
 from harness.command_line.scripts import run_script
-from self_models.basics.settings import COUNT, WHOLE
+from self_models.settings import COUNT, WHOLE
 
 import test_c_export
 import test_counts

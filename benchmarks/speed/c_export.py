@@ -31,11 +31,11 @@ from harness.command_line.parser import Parser, flag_type
 from harness.command_line.scripts import run_script
 from harness.exporting.c_build import CBuild
 from harness.exporting.c_folder import c_files, c_tables
-from self_models.basics import HOME
-from self_models.basics.settings import COUNT
+from self_models.checkpoints.loading import load
 from self_models.data.sets import load_data
-from self_models.loading import load
-from self_models.runtime.draws import EVALUATION, Draws
+from self_models.places import HOME
+from self_models.running.draws import EVALUATION, Draws
+from self_models.settings import COUNT
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 NETWORKS = ["quick_feedback", "quick_baseline"]

@@ -56,12 +56,12 @@ from harness.command_line.parser import Parser, add_output_flag, flag_type
 from harness.command_line.scripts import run_script
 from harness.drawing.figures import chart
 from self_models import load
-from self_models.basics import HOME
-from self_models.basics.settings import COUNT, PROBABILITY
-from self_models.counting.operations import OperationCounter
 from self_models.data.sets import ImageSet, load_data
 from self_models.engines.event.engine import EventEngine
-from self_models.runtime.draws import EVALUATION, Draws
+from self_models.evaluation.operations import OperationCounter
+from self_models.places import HOME
+from self_models.running.draws import EVALUATION, Draws
+from self_models.settings import COUNT, PROBABILITY
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 

@@ -36,12 +36,12 @@ from harness.command_line.scripts import run_script
 from harness.exporting.c_folder import TEMPLATES, c_files, c_tables
 from harness.exporting.c_golden import stable_inputs
 from harness.exporting.formats import Layer, forward_layers
-from self_models.basics import HOME
+from self_models.checkpoints.loading import load
 from self_models.data.events import rows_in
 from self_models.data.folders import labelled_recordings
 from self_models.data.sets import load_data
 from self_models.guests.nir.event_lists import check_recordings, event_frames
-from self_models.loading import load
+from self_models.places import HOME
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 CORES = ("m4", "m7", "m33", "rv32")

@@ -37,13 +37,14 @@ import torch
 from harness.command_line.parser import Parser, flag_type
 from harness.command_line.scripts import run_script
 from harness.measuring.simulators import SIMULATORS, outputs
-from self_models.basics import HOME, ModelError
-from self_models.basics.settings import COUNT
 from self_models.data.events import rows_in
 from self_models.data.sets import load_data
+from self_models.errors import ModelError
 from self_models.guests.nir.event_lists import check_recordings, event_frames
 from self_models.guests.nir.graph_snn import GraphSNN
 from self_models.guests.nir.reading import from_nir
+from self_models.places import HOME
+from self_models.settings import COUNT
 
 # Of networks and events that are drawn
 STEPS = 100

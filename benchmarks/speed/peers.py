@@ -13,7 +13,7 @@ from importlib.util import find_spec
 import torch
 from torch import nn
 
-from self_models.layers.neurons import HeldDropout, SpikingNeuron
+from self_models.neurons.spiking import HeldDropout, SpikingNeuron
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 

@@ -41,13 +41,13 @@ from harness import UserError
 from harness.command_line.parser import Parser, flag_type
 from harness.command_line.scripts import run_script
 from harness.training.optimizers import make_optimizer
-from self_models.basics.settings import COUNT
 from self_models.conversion import balance_thresholds
 from self_models.data.sets import load_data
-from self_models.layers.architectures import PLANS
-from self_models.objectives.encoders import poisson
-from self_models.runtime.draws import Draws
-from self_models.runtime.outputs import SNNOutput
+from self_models.feedback.encoders import poisson
+from self_models.networks.architectures import PLANS
+from self_models.running.draws import Draws
+from self_models.running.outputs import SNNOutput
+from self_models.settings import COUNT
 from self_models.vgg_wFeedback import PRECISIONS
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from snn_wFeedback import compute_losses

@@ -256,29 +256,29 @@ FLOORS = (
         CLASSIFIER,
         ("guests", "what extends the core"),
         ("engines/event", "by events, in C"),
-        ("engines/dense", "whole layers"),
+        ("traced", "anybody's ANN"),
     ),
     (
         DECODER,
-        ("assembly", "names of both"),
-        ("loading, conversion", "load(), thresholds"),
-        ("counting, data", "operations, images"),
+        ("checkpoints", "load()"),
+        ("conversion", "thresholds"),
+        ("evaluation", "spikes, operations"),
     ),
     (
         ENCODER,
         ("vgg_wFeedback_...", "step(): equations"),
-        ("objectives", "gates, rules"),
+        ("feedback", "gates, rules"),
         ("config", "settings"),
     ),
     (
         ENCODER,
-        ("runtime", "graph, loop, draws"),
-        ("layers", "neurons, stages"),
-        ("basics", "images, checkpoints"),
+        ("data", "images, recordings"),
+        ("running", "loop, dense engine"),
+        ("networks, neurons", "stages, equations"),
     ),
 )
 ENGINES = (  # name, how it computes, the test that holds it against step()
-    ("engines/dense", "whole layers", "test_engines"),
+    ("running/dense", "whole layers", "test_engines"),
     ("engines/event", "by events, in C", "test_kernel"),
     ("quantize", "weights of 8 bits", "test_integers"),
 )

@@ -12,7 +12,7 @@ import snn_wFeedback
 import snn_wFeedback_posthoc_model_analysis as analysis
 from harness.command_line.parser import GROUPS
 from harness.command_line.reading import add_reading_flags
-from self_models.basics.settings import Choice, Number, Setting, Switch
+from self_models.settings import Choice, Number, Setting, Switch
 
 PAGE = Path(__file__).with_suffix(".md")
 HEAD = """# All flags

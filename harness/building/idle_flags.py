@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 from harness import UserError
 from harness.arguments import Arguments
-from self_models.basics.images import IMAGE_SHAPES, has_colour
-from self_models.basics.settings import settings_in
 from self_models.config import Network
-from self_models.layers.architectures import get_architecture
-from self_models.objectives.stopping import RULES
+from self_models.data.images import IMAGE_SHAPES, has_colour
+from self_models.feedback.stopping import RULES
+from self_models.networks.architectures import get_architecture
+from self_models.settings import settings_in
 
 
 class Case(NamedTuple):

@@ -24,15 +24,22 @@ from harness.runs import ranks
 from harness.runs.run import unused_flags
 from harness.training.losses import Teacher, own_losses
 from harness.training.optimizers import flags_without_effect
-from self_models.basics import INSTALLED
-from self_models.basics.checkpoints import load_checkpoint, may_hold, restore
-from self_models.basics.devices import compute_exactly
-from self_models.basics.images import lasting_name
-from self_models.basics.settings import field_values, meant, settings_in
+from self_models.checkpoints.files import load_checkpoint, may_hold, restore
+from self_models.checkpoints.loading import (
+    MODELS,
+    check_parts,
+    ignored,
+    kind_of,
+    load_known,
+    on_engine,
+)
 from self_models.config import Network
-from self_models.loading import MODELS, check_parts, ignored, kind_of, load_known, on_engine
-from self_models.runtime.draws import seed_for
-from self_models.runtime.known_parts import in_stages, names_of_added_tensors
+from self_models.data.images import lasting_name
+from self_models.devices import compute_exactly
+from self_models.places import INSTALLED
+from self_models.running.draws import seed_for
+from self_models.running.known_layers import in_stages, names_of_added_tensors
+from self_models.settings import field_values, meant, settings_in
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN

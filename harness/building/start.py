@@ -24,17 +24,17 @@ from harness.building.models import (
 from harness.data.facts import SELECTED_ON, facts_of
 from harness.runs.run import Run, counted, program, progress_bar
 from self_models import conversion
-from self_models.basics.checkpoints import may_hold
-from self_models.basics.images import lasting_name
-from self_models.basics.settings import Setting, settings_in
+from self_models.checkpoints.files import may_hold
+from self_models.checkpoints.loading import MODELS
 from self_models.config import NetworkConfig, SNNConfig
+from self_models.data.images import lasting_name
 from self_models.data.sets import ImageSet
-from self_models.layers.architectures import get_architecture
-from self_models.layers.norms import folded_in
-from self_models.loading import MODELS
-from self_models.objectives.gates import GATES, Gate
-from self_models.objectives.stopping import RULES
-from self_models.runtime.known_parts import in_stages
+from self_models.feedback.gates import GATES, Gate
+from self_models.feedback.stopping import RULES
+from self_models.networks.architectures import get_architecture
+from self_models.neurons.norms import folded_in
+from self_models.running.known_layers import in_stages
+from self_models.settings import Setting, settings_in
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 

@@ -2,7 +2,7 @@
 
 Each function adds some of them to a parser. The flags of one script alone are declared
 there, those of a network where its settings are: self_models/config.py, and
-self_models/objectives/ for gates, stopping rules and read-outs.
+self_models/feedback/ for gates, stopping rules and read-outs.
 """
 
 import argparse
@@ -15,7 +15,8 @@ from harness.command_line.parser import Parser, SwitchAction, flag_type, new_fil
 from harness.command_line.recipes import find
 from harness.training.losses import loss_settings
 from harness.training.optimizers import checked_optimizer
-from self_models.basics.settings import (
+from self_models.config import Network, SNNConfig
+from self_models.settings import (
     COUNT,
     FRACTION,
     NOT_NEGATIVE,
@@ -29,7 +30,6 @@ from self_models.basics.settings import (
     Text,
     settings_in,
 )
-from self_models.config import Network, SNNConfig
 from self_models.vgg_wFeedback import PRECISIONS
 
 # What a training script says where nothing is typed at all.

@@ -17,8 +17,8 @@ from harness import UserError
 from harness.arguments import Arguments
 from harness.command_line import recipes
 from harness.command_line.scripts import fail
-from self_models.basics.images import readable_name
-from self_models.basics.settings import Choice, Setting, Switch, Text, meant
+from self_models.data.images import readable_name
+from self_models.settings import Choice, Setting, Switch, Text, meant
 
 GROUPS = (  # of --help, in this order
     "run",
@@ -51,7 +51,7 @@ def flag_type(kind: object) -> Callable[[str], object]:
     Parameters
     ----------
     kind : Number, Choice, Switch or Text
-        What the value is, see self_models/basics/settings.py. The type keeps it as its
+        What the value is, see self_models/settings.py. The type keeps it as its
         attribute ``kind``, by which ``--help`` tells the range.
 
     Returns

@@ -39,12 +39,12 @@ from harness.measuring.log_lines import evaluation_record, silent_outputs
 from harness.measuring.tables import save_results_json
 from harness.runs.run import Paths, Run, original_name
 from harness.training.evaluating import evaluate_with_bar
-from self_models.basics.images import image_sources, read_images, readable_name
-from self_models.basics.settings import WHOLE, Setting, field_values, settings_in, with_defaults
+from self_models.checkpoints.loading import load
 from self_models.data.events import read_frames
+from self_models.data.images import image_sources, read_images, readable_name
 from self_models.data.sets import Batch, ImageSet, first_of_each_class
-from self_models.loading import load
-from self_models.runtime.draws import EVALUATION, Draws
+from self_models.running.draws import EVALUATION, Draws
+from self_models.settings import WHOLE, Setting, field_values, settings_in, with_defaults
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 

@@ -2,8 +2,8 @@
 
 from harness.arguments import Arguments
 from harness.command_line.parser import SwitchAction, flag_type
-from self_models.basics.settings import COUNT, NOT_NEGATIVE, POSITIVE, Number
 from self_models.guests.nir.reading import LIKE, READING, RESETS
+from self_models.settings import COUNT, NOT_NEGATIVE, POSITIVE, Number
 
 
 def add_reading_flags(group: object) -> None:

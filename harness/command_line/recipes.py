@@ -30,10 +30,10 @@ from harness.runs.run import (
     program,
     read_records,
 )
-from self_models.basics import HOME
-from self_models.basics.images import reason
-from self_models.basics.settings import meant
 from self_models.data.folders import LAYOUT
+from self_models.data.images import reason
+from self_models.places import HOME
+from self_models.settings import meant
 
 # Head of the table of --preset list.
 HEAD = ("recipe", "accuracy, %", "spikes/image", "trained in", "checkpoint", "what it is")

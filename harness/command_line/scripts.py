@@ -36,8 +36,9 @@ from harness.runs.run import (
     run_name,
 )
 from harness.training.last_checkpoint import Finished
-from self_models.basics import HOME, ModelError
-from self_models.basics.settings import choices
+from self_models.errors import ModelError
+from self_models.places import HOME
+from self_models.settings import choices
 
 MEMORY_ADVICE = (
     "a smaller --batch_size, fewer --timesteps; in training --bptt_segments auto; "

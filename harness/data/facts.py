@@ -8,7 +8,9 @@ from collections.abc import Iterator
 
 from harness import UserError
 from harness.arguments import Arguments, set_found
-from self_models.basics.images import (
+from self_models.config import Network
+from self_models.data.folders import LAYOUT, list_folder, pixels_of, recorded_shape, shape_of
+from self_models.data.images import (
     BACKGROUNDS,
     CLASSES,
     ELSEWHERE,
@@ -17,10 +19,8 @@ from self_models.basics.images import (
     class_names,
     find_image_shape,
 )
-from self_models.basics.notes import some
-from self_models.config import Network
-from self_models.data.folders import LAYOUT, list_folder, pixels_of, recorded_shape, shape_of
 from self_models.data.sets import ImageSet, load_data
+from self_models.notes import some
 
 # Settings of a network.
 FACTS = ("labels", "image_shape", "classes", "background", "recorded_frames")

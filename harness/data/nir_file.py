@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Collection
 from pathlib import Path
 
-from self_models.basics import ModelError
+from self_models.errors import ModelError
 from self_models.guests.nir.conventions import Convention
 from self_models.guests.nir.graph_snn import GraphSNN
 from self_models.guests.nir.reading import LIKE, from_nir

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 
 from harness import UserError
-from self_models.basics.images import has_colour
-from self_models.basics.settings import Registry
+from self_models.data.images import has_colour
 from self_models.data.sets import ImageSet
-from self_models.runtime.draws import seed_for
+from self_models.running.draws import seed_for
+from self_models.settings import Registry
 
 # Name -> function (source, epsilon) that yields Frames for ever, of a Source.
 SCENES = Registry("scene")

@@ -23,7 +23,7 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import LogLocator
 
 from harness.runs.saving import write_whole
-from self_models.runtime.outputs import PARTS
+from self_models.running.outputs import PARTS
 
 STYLE = {
     "font.size": 10,

@@ -32,11 +32,11 @@ from harness.drawing.figures import (
     stack_parts,
 )
 from harness.measuring.tables import blocked_percent
-from self_models.basics.images import has_colour
+from self_models.data.images import has_colour
 from self_models.data.sets import Batch
-from self_models.objectives.gates import GATES, Gate
-from self_models.runtime.loop import prediction_targets
-from self_models.runtime.outputs import (
+from self_models.feedback.gates import GATES, Gate
+from self_models.running.loop import prediction_targets
+from self_models.running.outputs import (
     PARTS,
     SNNOutput,
     by_part,

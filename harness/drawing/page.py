@@ -23,7 +23,7 @@ from harness.measuring.log_lines import MOST_CLASSES
 from harness.measuring.read_logs import Result, RunLog
 from harness.runs.run import unused_flags
 from harness.runs.saving import write_whole
-from self_models.basics.settings import Setting
+from self_models.settings import Setting
 
 MADE_BY = '<meta name="generator" content="report.py">'
 HEADER = f"""<!doctype html><html lang="en"><head><meta charset="utf-8">{MADE_BY}

@@ -29,10 +29,10 @@ from harness.measuring.comparing import FIGURES, Figure, Spread, wilson
 from harness.measuring.log_lines import LOSSES, accuracy_by_class
 from harness.measuring.read_logs import RunLog
 from harness.measuring.tables import record_parts
-from self_models.counting.operations import Convention
 from self_models.data.sets import ImageSet
+from self_models.evaluation.operations import Convention
+from self_models.feedback.contrast import WINDOW
 from self_models.guests.energy import PARTS, Ledger
-from self_models.objectives.contrast import WINDOW
 
 SPIKES = "spikes per image: input, encoder, decoder and classifier"
 STILL_OPEN = "input pixels that are not 0: still open"

@@ -13,9 +13,9 @@ from harness.drawing.figures import ACCURACY_COLOUR, PART_COLOURS, chart, plt, s
 from harness.drawing.film import as_pixels, layer_labels, still_image
 from self_models.data.sets import Batch
 from self_models.guests.nir.graph_snn import GraphSNN
-from self_models.runtime.draws import EVALUATION, Draws
-from self_models.runtime.outputs import part_of
-from self_models.runtime.recording import shapes_of_layers
+from self_models.running.draws import EVALUATION, Draws
+from self_models.running.outputs import part_of
+from self_models.running.recording import shapes_of_layers
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 FRAMES = 40  # of the GIF of a recording, at most

@@ -17,7 +17,7 @@ from scipy.special import softmax
 from harness.drawing.figures import ACCURACY_COLOUR, NO_ANSWER, PART_COLOURS, RIGHT, WRONG, chart
 from harness.drawing.film import Film, as_pixels, film_of, leading_classes
 from self_models.data.sets import Batch
-from self_models.runtime.outputs import SNNOutput, by_part, open_share_by_step, spiking_parts
+from self_models.running.outputs import SNNOutput, by_part, open_share_by_step, spiking_parts
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 MOST = 240  # timesteps that a GIF shows

@@ -14,13 +14,13 @@ import numpy as np
 import torch
 
 from harness import UserError
-from self_models.basics import ModelError
-from self_models.basics.images import arriving_values, tensor_of
+from self_models.data.images import arriving_values, tensor_of
 from self_models.engines.event.state import in_rows
+from self_models.errors import ModelError
 from self_models.guests.nir.graph_snn import GraphSNN
-from self_models.runtime.draws import Draws, draws_for, in_space, key_for
-from self_models.runtime.outputs import SNNOutput
-from self_models.runtime.recording import shapes_of_layers
+from self_models.running.draws import Draws, draws_for, in_space, key_for
+from self_models.running.outputs import SNNOutput
+from self_models.running.recording import shapes_of_layers
 
 END_OF_RECORDING = b"\xff" * 8  # an event that run takes for the end
 

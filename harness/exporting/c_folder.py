@@ -31,7 +31,7 @@ from harness.exporting.c_golden import (
     stepwise_copy,
 )
 from harness.exporting.c_text import c_array, c_comment, c_string, c_struct, size_text, wrap
-from self_models.counting.evaluation import evaluate
+from self_models.checkpoints.loading import load
 from self_models.engines.event.build import (
     FOLDER,
     KERNEL,
@@ -47,10 +47,10 @@ from self_models.engines.event.build import (
 from self_models.engines.event.engine import EventEngine
 from self_models.engines.event.layout import lay_out
 from self_models.engines.event.tables import NODE, K, Tables, settings_of
+from self_models.evaluation.evaluate import evaluate
 from self_models.guests.nir.graph_snn import GraphSNN
 from self_models.guests.quantize import IntegerSNN
-from self_models.loading import load
-from self_models.runtime.draws import key_for
+from self_models.running.draws import key_for
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 TEMPLATES = Path(__file__).parent / "c"

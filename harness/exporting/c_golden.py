@@ -20,8 +20,8 @@ from self_models.engines.event.state import in_rows
 from self_models.engines.event.tables import Tables
 from self_models.guests.nir.graph_snn import GraphSNN
 from self_models.guests.quantize import IntegerSNN
-from self_models.runtime.draws import EVALUATION, Draws, key_for
-from self_models.runtime.outputs import SNNOutput
+from self_models.running.draws import EVALUATION, Draws, key_for
+from self_models.running.outputs import SNNOutput
 
 SEED = 0  # of the input's random numbers in golden.c, and in run.c unless told otherwise
 MOST_INPUTS = {"images": 10, "recordings": 3}  # in golden.c

@@ -22,12 +22,12 @@ from harness.data.nir_file import how_read, typed
 from harness.exporting import c_folder, page_file
 from harness.exporting.c_folder import check_spiking
 from harness.runs.saving import write_folder, write_whole
-from self_models.basics import HOME
+from self_models.checkpoints.loading import load
 from self_models.engines.event.tables import settings_of
-from self_models.layers.neurons import CountingMaxPool, SpikingNeuron
-from self_models.layers.node_kinds import passes
-from self_models.loading import load
-from self_models.runtime.known_parts import check_known
+from self_models.networks.node_kinds import passes
+from self_models.neurons.spiking import CountingMaxPool, SpikingNeuron
+from self_models.places import HOME
+from self_models.running.known_layers import check_known
 
 STEP = 1e-4  # seconds per step that snnTorch and Norse read a time constant by
 NIR_LACKS = "NIR has no transposed convolution, no gate of two signals and no rule that stops"

@@ -19,12 +19,12 @@ import torch
 from harness import UserError
 from harness.exporting.c_folder import c_tables
 from harness.exporting.c_golden import test_images
-from self_models.counting.operations import conventions
+from self_models.checkpoints.loading import load
 from self_models.engines.event.build import read_structs
 from self_models.engines.event.tables import settings_of
-from self_models.loading import load
-from self_models.runtime.draws import key_for
-from self_models.runtime.outputs import part_of
+from self_models.evaluation.operations import conventions
+from self_models.running.draws import key_for
+from self_models.running.outputs import part_of
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 FOLDER = Path(__file__).parent / "page"

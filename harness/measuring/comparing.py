@@ -21,7 +21,7 @@ from scipy.special import stdtr, stdtrit
 from harness import UserError
 from harness.measuring.read_logs import USUAL, RunLog
 from harness.measuring.tables import as_text, record_parts
-from self_models.runtime.outputs import PARTS
+from self_models.running.outputs import PARTS
 
 UNCERTAIN = "too uncertain"
 PLACES = 9  # of decimals, beyond which a figure is what sums of floats leave behind

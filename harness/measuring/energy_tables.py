@@ -1,6 +1,6 @@
 """Energies of networks as rows of tables, and in words. All are in µJ."""
 
-from self_models.counting.operations import Convention
+from self_models.evaluation.operations import Convention
 from self_models.guests.energy import EXECUTIONS, PARTS, Ledger
 
 

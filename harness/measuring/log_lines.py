@@ -8,11 +8,11 @@ from torch import nn
 from harness.arguments import Arguments
 from harness.measuring.tables import aligned, figure, percent
 from harness.runs.run import command_line
-from self_models.basics import ModelError
-from self_models.basics.images import ELSEWHERE
-from self_models.basics.settings import field_values
-from self_models.counting.operations import OperationCounter
-from self_models.runtime.outputs import part_of, spiking_parts
+from self_models.data.images import ELSEWHERE
+from self_models.errors import ModelError
+from self_models.evaluation.operations import OperationCounter
+from self_models.running.outputs import part_of, spiking_parts
+from self_models.settings import field_values
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 HELPS_AGAINST_SILENCE = (

@@ -13,9 +13,9 @@ from harness.runs.run import (
     path_from_here,
     read_records,
 )
-from self_models.basics.images import ELSEWHERE, lasting_name
-from self_models.basics.notes import say_once, some
-from self_models.loading import MODELS
+from self_models.checkpoints.loading import MODELS
+from self_models.data.images import ELSEWHERE, lasting_name
+from self_models.notes import say_once, some
 
 NEEDED = {  # event -> entries without which a record is left out
     "run": ("command", "seed", "parameters"),

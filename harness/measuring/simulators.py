@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from self_models import first_difference
-from self_models.basics import ModelError
+from self_models.errors import ModelError
 from self_models.guests.nir.checks import kind_of
 from self_models.guests.nir.event_lists import check_recordings, event_frames
 from self_models.guests.nir.files import flatten

@@ -15,11 +15,6 @@ from harness import UserError
 from harness.arguments import Arguments
 from harness.data.facts import described
 from harness.runs.run import progress_bar
-from self_models.basics.images import CLASSES, IMAGE_SHAPES, pixel_values
-from self_models.basics.notes import some
-from self_models.counting.batches import Arrival, event_batches
-from self_models.counting.evaluation import evaluate_parts
-from self_models.counting.operations import conventions
 from self_models.data.folders import (
     PARTS,
     Listing,
@@ -27,9 +22,14 @@ from self_models.data.folders import (
     list_folder,
     shape_of,
 )
+from self_models.data.images import CLASSES, IMAGE_SHAPES, pixel_values
 from self_models.data.sets import ImageSet, load_data
+from self_models.evaluation.batches import Arrival, event_batches
+from self_models.evaluation.evaluate import evaluate_parts
+from self_models.evaluation.operations import conventions
 from self_models.guests.energy import graph_entries
 from self_models.guests.nir.graph_snn import GraphSNN
+from self_models.notes import some
 
 COUNTED = 10  # inputs of which additions are counted
 AS_TRAINED = {"direct": "constant"}  # encoding in a file of ours -> what it is called for events

@@ -8,7 +8,7 @@ from itertools import zip_longest
 from os import PathLike
 
 from harness.runs.saving import write_whole
-from self_models.runtime.outputs import PARTS, spiking_parts
+from self_models.running.outputs import PARTS, spiking_parts
 
 NOT_DEFINED = "-: not defined, since spikes or difficulty are the same for all images"
 COLUMNS = (

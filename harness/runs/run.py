@@ -23,8 +23,8 @@ from harness import UserError
 from harness.arguments import Arguments
 from harness.runs import ranks
 from harness.runs.saving import write_whole
-from self_models.basics import HOME
-from self_models.basics.settings import Setting
+from self_models.places import HOME
+from self_models.settings import Setting
 
 BAR = "{desc} {percentage:3.0f}% {bar:24} {n_fmt}/{total_fmt} [{elapsed}<{remaining}]{postfix}"
 COMMANDS = {  # command of `wfeedback`, once the package is installed -> name of the script

@@ -1,6 +1,6 @@
 """Write checkpoints and other files whole or not at all.
 
-`self_models/basics/checkpoints.py` reads checkpoints.
+`self_models/checkpoints/files.py` reads checkpoints.
 """
 
 import os
@@ -14,7 +14,7 @@ from torch import nn
 
 from harness import UserError
 from harness.runs import ranks
-from self_models.basics import files
+from self_models import files
 
 
 def save_checkpoint(path: str | os.PathLike, model: nn.Module, **more: Any) -> None:

@@ -10,7 +10,7 @@ from harness.measuring import log_lines
 from harness.runs import ranks
 from harness.runs.run import Run, counted
 from self_models.data.sets import ImageSet
-from self_models.runtime.draws import Batch, shuffled
+from self_models.running.draws import Batch, shuffled
 
 LEAST = 50  # updates of an epoch, where --updates counts
 FEW = 300  # updates below which a network from scratch or from a conversion hardly learns

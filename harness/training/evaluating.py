@@ -11,9 +11,9 @@ from harness.runs import ranks
 from harness.runs.run import Run, progress_bar
 from harness.runs.saving import save_checkpoint
 from harness.training.progress import Progress
-from self_models.basics.checkpoints import load_checkpoint, restore
-from self_models.counting.evaluation import evaluate_parts
+from self_models.checkpoints.files import load_checkpoint, restore
 from self_models.data.sets import ImageSet
+from self_models.evaluation.evaluate import evaluate_parts
 
 
 def evaluate_with_bar(

@@ -14,9 +14,9 @@ from harness.runs import ranks
 from harness.runs.run import Run, counted
 from harness.runs.saving import save_checkpoint
 from harness.training.progress import NOT_FINITE, Progress
-from self_models.basics.checkpoints import restore
-from self_models.counting.evaluation import Average
-from self_models.loading import check_parts, ignored
+from self_models.checkpoints.files import restore
+from self_models.checkpoints.loading import check_parts, ignored
+from self_models.evaluation.evaluate import Average
 
 
 class Finished(UserError):

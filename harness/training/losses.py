@@ -8,8 +8,8 @@ import torch.nn.functional as F
 
 from harness import UserError
 from harness.arguments import Arguments
-from self_models.basics.settings import NOT_NEGATIVE, Registry, Setting, setting, settings_in
-from self_models.runtime.outputs import ANNOutput, SNNOutput, errors_by_step
+from self_models.running.outputs import ANNOutput, SNNOutput, errors_by_step
+from self_models.settings import NOT_NEGATIVE, Registry, Setting, setting, settings_in
 from self_models.vgg_wFeedback import VGG_wFeedback, in_precision
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from harness import UserError
-from self_models.basics.settings import choices
+from self_models.settings import choices
 
 FUSED = ("Adam", "AdamW", "SGD")  # PyTorch has kernels of these for every device
 UNFIT = {  # optimisers of torch.optim that cannot train the networks here -> why

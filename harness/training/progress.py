@@ -7,8 +7,8 @@ from torch import nn
 
 from harness import UserError
 from harness.runs import ranks
-from self_models.counting.evaluation import Average
-from self_models.runtime.outputs import ANNOutput, SNNOutput, total_spikes
+from self_models.evaluation.evaluate import Average
+from self_models.running.outputs import ANNOutput, SNNOutput, total_spikes
 
 NOT_FINITE = (
     "training stopped, the last checkpoint is kept; try a lower --learning_rate or --trade_off"

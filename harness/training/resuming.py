@@ -9,9 +9,9 @@ from harness.data.facts import facts_of
 from harness.runs import ranks
 from harness.runs.run import Paths, read_records
 from harness.training.losses import loss_settings
-from self_models.basics.images import IMAGE_SHAPES, lasting_name
+from self_models.checkpoints.loading import load_known
 from self_models.data.folders import list_folder
-from self_models.loading import load_known
+from self_models.data.images import IMAGE_SHAPES, lasting_name
 
 # Flags of one command: a run that goes on never takes them from its checkpoint.
 NEVER_FROM_CHECKPOINT = {

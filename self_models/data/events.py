@@ -16,8 +16,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from self_models.basics import ModelError, UserError
-from self_models.basics.images import (
+from self_models.data.images import (
     decode_image,
     has_colour,
     image_sources,
@@ -26,6 +25,7 @@ from self_models.basics.images import (
     reason,
     tensor_of,
 )
+from self_models.errors import ModelError, UserError
 
 ARRAYS = (".npy", ".npz")
 RECORDINGS = (*ARRAYS, ".bin")

@@ -23,18 +23,13 @@ from filelock import FileLock
 from PIL import Image
 from tqdm import tqdm
 
-from self_models.basics import ModelError, UserError, users_folder
-from self_models.basics.files import write_whole
-from self_models.basics.images import (
-    ENDINGS,
-    IMAGE_SHAPES,
-    decode_image,
-    open_image,
-    readable_name,
-)
-from self_models.basics.notes import say_once, some
-from self_models.basics.settings import meant
 from self_models.data.events import RECORDINGS, read_as_frames, read_shape
+from self_models.data.images import ENDINGS, IMAGE_SHAPES, decode_image, open_image, readable_name
+from self_models.errors import ModelError, UserError
+from self_models.files import write_whole
+from self_models.notes import say_once, some
+from self_models.places import users_folder
+from self_models.settings import meant
 
 LAYOUT = "images belong in FOLDER/train/CLASS/ and FOLDER/test/CLASS/"
 PARTS = ("train", "test")

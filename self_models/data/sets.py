@@ -13,11 +13,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from self_models.basics import HOME, INSTALLED, UserError, users_folder
-from self_models.basics.devices import to_device
-from self_models.basics.images import CLASSES, IMAGE_SHAPES, has_colour, is_image, scale_pixels
 from self_models.data.folders import list_folder, pixels_of, recorded_shape, shape_of
-from self_models.runtime.draws import Batch, Draws
+from self_models.data.images import CLASSES, IMAGE_SHAPES, has_colour, is_image, scale_pixels
+from self_models.devices import to_device
+from self_models.errors import UserError
+from self_models.places import HOME, INSTALLED, users_folder
+from self_models.running.draws import Batch, Draws
 
 BUNDLED = HOME / "data"
 EVENT_FRAMES = 10  # into which events are split where nobody says

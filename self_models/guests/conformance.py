@@ -15,12 +15,12 @@ from typing import NamedTuple
 
 import torch
 
-from self_models.basics import ModelError
-from self_models.basics.images import prepare_images, tensor_of
+from self_models.data.images import prepare_images, tensor_of
 from self_models.engines.event.engine import EventEngine
+from self_models.errors import ModelError
 from self_models.guests.streams.stream import MEMBRANES
-from self_models.runtime.draws import EVALUATION, Draws
-from self_models.runtime.outputs import SNNOutput
+from self_models.running.draws import EVALUATION, Draws
+from self_models.running.outputs import SNNOutput
 
 BATCH_SIZE = 50  # images that are compared at once
 OTHER_PARTS = {  # what is compared behind the layers: its name -> field of SNNOutput

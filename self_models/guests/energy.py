@@ -2,7 +2,7 @@
 
 A ledger is a table with a row, an ``Entry``, for each layer of neurons, for the pixels
 of the read-out, and for the outputs. It has numbers of operations, which follow from
-the network alone. A ``Convention`` (self_models/counting) has the prices. Energies
+the network alone. A ``Convention`` (self_models/evaluation) has the prices. Energies
 follow from these two.
 
 To the core's count of operations it adds memory traffic, membrane updates, the ANN of
@@ -26,12 +26,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from self_models.basics import ModelError
-from self_models.counting.evaluation import evaluate
-from self_models.counting.operations import Convention, OperationCounter, synops
-from self_models.runtime.graph import Link
-from self_models.runtime.known_parts import check_known
-from self_models.runtime.outputs import INPUT, part_of
+from self_models.errors import ModelError
+from self_models.evaluation.evaluate import evaluate
+from self_models.evaluation.operations import Convention, OperationCounter, synops
+from self_models.running.graph import Link
+from self_models.running.known_layers import check_known
+from self_models.running.outputs import INPUT, part_of
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 if TYPE_CHECKING:

@@ -32,24 +32,20 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from self_models.basics import ModelError
-from self_models.engines.dense.run import FoldedChain
-from self_models.engines.dense.run import fold_decoder as fold_layers
 from self_models.engines.event.layout import is_halving
 from self_models.engines.event.tables import FORMS, K
-from self_models.guests.phased import PhasedNeuron, PhasedState
-from self_models.layers.neurons import (
-    NeuronState,
-    SpikingLayers,
-    SpikingNeuron,
-)
-from self_models.layers.stages import LINEAR
-from self_models.objectives.encoders import ENCODINGS, Encoding, direct
-from self_models.runtime.chains import Chain
-from self_models.runtime.graph import nodes_in_a_row
-from self_models.runtime.known_parts import check_known, is_hooked
-from self_models.runtime.outputs import INPUT
-from self_models.runtime.state import RunState, View
+from self_models.errors import ModelError
+from self_models.feedback.encoders import ENCODINGS, Encoding, direct
+from self_models.networks.stages import LINEAR
+from self_models.neurons.spiking import NeuronState, SpikingLayers, SpikingNeuron
+from self_models.running.chains import Chain
+from self_models.running.dense.run import FoldedChain
+from self_models.running.dense.run import fold_decoder as fold_layers
+from self_models.running.graph import nodes_in_a_row
+from self_models.running.known_layers import check_known, is_hooked
+from self_models.running.outputs import INPUT
+from self_models.running.phased import PhasedNeuron, PhasedState
+from self_models.running.state import RunState, View
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
 if TYPE_CHECKING:

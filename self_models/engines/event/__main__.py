@@ -6,9 +6,9 @@ import sys
 
 import torch
 
-from self_models.basics import ModelError
 from self_models.engines.event.build import KINDS, kernel_build, library
 from self_models.engines.event.engine import EventEngine
+from self_models.errors import ModelError
 from self_models.guests.conformance import Difference, first_difference
 from self_models.guests.quantize import quantize
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN

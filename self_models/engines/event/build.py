@@ -23,7 +23,8 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
-from self_models.basics import ModelError, users_folder
+from self_models.errors import ModelError
+from self_models.places import users_folder
 
 FOLDER = Path(__file__).parent / "c"
 KERNEL = ("network.h", "vectors.h", "small.h", "network.c", "block.c")  # of C programs
@@ -464,7 +465,7 @@ def fill_uniforms(
     index : ndarray of int, shape (B,)
         Numbers of the images in their set.
     epoch, key0, key1 : int, 0 to 2**32 - 1
-        What the numbers depend on, too; see `key_for` of runtime/draws.py.
+        What the numbers depend on, too; see `key_for` of running/draws.py.
 
     Returns
     -------

@@ -20,10 +20,10 @@ from math import prod
 import numpy as np
 import torch
 
-from self_models.basics import ModelError
 from self_models.engines.event.tables import HIGHEST, LOWEST, K
-from self_models.guests.nir.neurons import Constants, NIRNeuron
-from self_models.layers.neurons import SpikingNeuron
+from self_models.errors import ModelError
+from self_models.neurons.nir import Constants, NIRNeuron
+from self_models.neurons.spiking import SpikingNeuron
 
 # The leak of a node in which each neuron has its own, by first_own. It is never
 # applied, but has to be other than 1: for such a node the kernel remembers up to which

@@ -14,9 +14,8 @@ from math import prod
 import numpy as np
 import torch
 
-from self_models.basics import ModelError
-from self_models.basics.devices import kept_in_memory
-from self_models.basics.images import prepare_images
+from self_models.data.images import prepare_images
+from self_models.devices import kept_in_memory
 from self_models.engines.event.build import Run, Settings, kernel_build, library
 from self_models.engines.event.layout import has_form, lay_out
 from self_models.engines.event.state import IMAGES_PER_CALL, KernelStream, StatePool, in_rows
@@ -27,17 +26,18 @@ from self_models.engines.event.tables import (
     unknown_part,
     whole_form,
 )
-from self_models.engines.fingerprint import fingerprint
+from self_models.errors import ModelError
 from self_models.guests.nir.event_lists import KernelEvents
-from self_models.guests.phased.schedule import schedule_of
 from self_models.guests.streams.stream import forms_of
-from self_models.layers.neurons import delayed
-from self_models.layers.stages import LINEAR
-from self_models.runtime.draws import Draws, draws_for, in_space, key_for
-from self_models.runtime.known_parts import find_unknown_part, is_hooked
-from self_models.runtime.loop import check_uniforms
-from self_models.runtime.outputs import SNNOutput
-from self_models.runtime.recording import RecordSpec
+from self_models.networks.stages import LINEAR
+from self_models.neurons.spiking import delayed
+from self_models.running.draws import Draws, draws_for, in_space, key_for
+from self_models.running.fingerprint import fingerprint
+from self_models.running.known_layers import find_unknown_part, is_hooked
+from self_models.running.loop import check_uniforms
+from self_models.running.outputs import SNNOutput
+from self_models.running.phased.schedule import schedule_of
+from self_models.running.recording import RecordSpec
 
 RUN = np.dtype(Run)
 SUMS = ("error", "open_share")  # arrays of Run that are sums over pixels
@@ -62,7 +62,7 @@ def engine_of(kind: type["Engine"], model, name: str) -> tuple["Engine | None", 
     model : nn.Module
         The network.
     name : str
-        Which engine is asked for, one of ``ENGINE_NAMES`` in assembly.py.
+        Which engine is asked for, one of ``ENGINE_NAMES`` in plugins.py.
 
     Returns
     -------
@@ -607,7 +607,7 @@ def collect_outputs(
 ) -> dict[str, torch.Tensor]:
     """Return what the kernel has filled in, under the names that `make_output` takes.
 
-    The docstring of ``runtime/loop.py`` says what each is. There the timestep is the
+    The docstring of ``running/loop.py`` says what each is. There the timestep is the
     first axis, in most arrays of the kernel the image is.
 
     Parameters
@@ -723,7 +723,7 @@ class GraphEngine(Engine):
         timesteps : int
             Number of timesteps ``T``.
         record_specs : dict of {str: RecordSpec}
-            What is recorded, of each layer; see runtime/recording.py.
+            What is recorded, of each layer; see running/recording.py.
 
         Returns
         -------

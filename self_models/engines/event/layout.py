@@ -27,7 +27,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from self_models.basics import ModelError
 from self_models.engines.event.constants import by_place, constants_of, nir_constants, tensor_of
 from self_models.engines.event.splitting import fewest_weights, is_halving
 from self_models.engines.event.tables import (
@@ -41,12 +40,13 @@ from self_models.engines.event.tables import (
     whole_form,
 )
 from self_models.engines.event.windows import WindowedChain
-from self_models.guests.nir.neurons import AsElsewhere, Constants, Integrator, NIRNeuron
-from self_models.guests.phased.schedule import schedule_of
-from self_models.layers.neurons import CountingMaxPool, SpikingNeuron, delayed
-from self_models.runtime.graph import Link
-from self_models.runtime.known_parts import has_form as is_known_layer
-from self_models.runtime.outputs import INPUT
+from self_models.errors import ModelError
+from self_models.neurons.nir import AsElsewhere, Constants, Integrator, NIRNeuron
+from self_models.neurons.spiking import CountingMaxPool, SpikingNeuron, delayed
+from self_models.running.graph import Link
+from self_models.running.known_layers import has_form as is_known_layer
+from self_models.running.outputs import INPUT
+from self_models.running.phased.schedule import schedule_of
 
 NEURONS = (SpikingNeuron, NIRNeuron, Integrator, AsElsewhere)  # classes that the kernel has
 # Fields of a neuron's Constants that constants.py brings into the tables.

@@ -14,11 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 
-from self_models.basics import ModelError
 from self_models.engines.event.build import Network, Part, Settings, State
 from self_models.engines.event.tables import FLOAT_SETTINGS, Tables, line_of_bytes
+from self_models.errors import ModelError
 from self_models.guests.streams.stream import MEMBRANES
-from self_models.runtime.draws import Draws, in_space, key_for
+from self_models.running.draws import Draws, in_space, key_for
 
 IMAGES_PER_CALL = 4  # images that a thread takes at once
 PIXEL_ARRAYS = ("image", "readout_sum", "is_open", "predicted")  # of a state, one per pixel

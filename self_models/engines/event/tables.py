@@ -11,8 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from self_models.basics import ModelError
-from self_models.basics.settings import settings_in
 from self_models.engines.event.build import (
     MAGIC,
     VERSION,
@@ -22,16 +20,18 @@ from self_models.engines.event.build import (
     Settings,
     read_enums,
 )
-from self_models.objectives.encoders import ENCODINGS, direct, poisson
-from self_models.objectives.gates import Blocking, Gate
-from self_models.objectives.readouts import (
+from self_models.errors import ModelError
+from self_models.feedback.encoders import ENCODINGS, direct, poisson
+from self_models.feedback.gates import Blocking, Gate
+from self_models.feedback.readouts import (
     Membrane,
     MembraneLinear,
     MembraneRescaled,
     SpikeCount,
     SpikeCountRescaled,
 )
-from self_models.objectives.stopping import AllPredicted, Both, Confidence, Entropy, Never
+from self_models.feedback.stopping import AllPredicted, Both, Confidence, Entropy, Never
+from self_models.settings import settings_in
 
 K = SimpleNamespace(**read_enums())  # constants of network.h, without NETWORK_
 

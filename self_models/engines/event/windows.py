@@ -23,8 +23,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from self_models.layers.scale import Scale
-from self_models.runtime.chains import AxisReach, Chain, places_reached
+from self_models.networks.scale import Scale
+from self_models.running.chains import AxisReach, Chain, places_reached
 
 AT_ONCE = 2**22  # numbers of a window's signal while it is folded, in float64
 ROWS = -2  # axes of a shape (C, H, W)

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from self_models.basics import ModelError
 from self_models.data.events import read_pictures
+from self_models.errors import ModelError
 from self_models.guests.link.shifts import GREY_LEVELS
 
 MULTIPLE = 8  # pixels: frames are cropped to multiples of it

@@ -8,7 +8,7 @@ from torch import nn
 
 from self_models.guests.link.matching import BlockCosts, to_side
 from self_models.guests.link.shifts import Shifts
-from self_models.runtime.draws import seed_for
+from self_models.running.draws import seed_for
 
 EVIDENCE = 5  # kinds of evidence for a shift, see `evidence_of`
 UPDATES = 200  # of training, one frame each

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from self_models.objectives.gates import Reconstruct
+from self_models.feedback.gates import Reconstruct
 
 
 @dataclass

@@ -48,9 +48,9 @@ import torch
 from torch import nn
 
 from self_models.guests.link.torus import FASTEST, move_by_each, velocities_up_to, wrap_borders
-from self_models.layers.neurons import SpikingNeuron
-from self_models.layers.surrogates import SURROGATES
-from self_models.runtime.graph import Graph
+from self_models.neurons.spiking import SpikingNeuron
+from self_models.neurons.surrogates import SURROGATES
+from self_models.running.graph import Graph
 
 if TYPE_CHECKING:
     from self_models.guests.nir.graph_snn import GraphSNN

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from self_models.basics import ModelError
+from self_models.errors import ModelError
 from self_models.guests.nir.conventions import (
     BY_NODE,
     OMISSIONS,

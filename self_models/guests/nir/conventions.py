@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from self_models.basics import ModelError
-from self_models.basics.settings import COUNT, POSITIVE, Choice, Switch, required
+from self_models.errors import ModelError
+from self_models.settings import COUNT, POSITIVE, Choice, Switch, required
 
 DEFAULT_DT = 1e-3  # seconds of a timestep where nothing says
 SNNTORCH_DT = 1e-4  # seconds of a timestep in all files of snnTorch

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from self_models.basics import ModelError
+from self_models.errors import ModelError
 
 
 class KernelEvents(NamedTuple):

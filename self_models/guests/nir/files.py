@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from self_models.basics import ModelError
+from self_models.errors import ModelError
 
 if TYPE_CHECKING:
     import nir  # it brings HDF5, which nothing else needs

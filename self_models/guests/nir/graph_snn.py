@@ -6,12 +6,10 @@ from math import prod
 import torch
 from torch import nn
 
-from self_models.assembly import ENGINE_NAMES
-from self_models.basics import ModelError
-from self_models.basics.devices import wide
-from self_models.basics.images import arriving_values, has_colour
-from self_models.basics.settings import Choice, required
+from self_models.data.images import arriving_values, has_colour
+from self_models.devices import wide
 from self_models.engines.event.engine import GraphEngine, engine_of
+from self_models.errors import ModelError
 from self_models.guests.nir.event_lists import (
     KernelEvents,
     arrived_by_timestep,
@@ -20,12 +18,14 @@ from self_models.guests.nir.event_lists import (
     kernel_events,
     kernel_events_of_frames,
 )
-from self_models.layers.neurons import SpikingNeuron
-from self_models.runtime.graph import Graph
-from self_models.runtime.loop import stack_outputs
-from self_models.runtime.outputs import INPUT, SNNOutput
-from self_models.runtime.recording import RecordSpec, collect_records, parse_record, record_step
-from self_models.runtime.state import GraphState
+from self_models.neurons.spiking import SpikingNeuron
+from self_models.plugins import ENGINE_NAMES
+from self_models.running.graph import Graph
+from self_models.running.loop import stack_outputs
+from self_models.running.outputs import INPUT, SNNOutput
+from self_models.running.recording import RecordSpec, collect_records, parse_record, record_step
+from self_models.running.state import GraphState
+from self_models.settings import Choice, required
 
 Recordings = Sequence  # of arrays (n, 1 + d), see event_lists.py
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from self_models.basics import ModelError
+from self_models.errors import ModelError
 from self_models.guests.nir.conventions import READING
 from self_models.guests.nir.graph_snn import GraphSNN
 from self_models.guests.nir.reading import from_nir

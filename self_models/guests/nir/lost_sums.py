@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from self_models.basics import ModelError
-from self_models.runtime.graph import depth_first_search
+from self_models.errors import ModelError
+from self_models.running.graph import depth_first_search
 
 if TYPE_CHECKING:
     import nir

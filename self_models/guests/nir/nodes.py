@@ -23,9 +23,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from self_models.basics import ModelError
+from self_models.errors import ModelError
 from self_models.guests.nir.conventions import Convention, is_written_by
-from self_models.guests.nir.neurons import AsElsewhere, Constants, Integrator, NIRNeuron
 from self_models.guests.nir.timesteps import (
     Membrane,
     Synapse,
@@ -37,10 +36,11 @@ from self_models.guests.nir.timesteps import (
     to_float32,
     without_rounding,
 )
-from self_models.layers.neurons import SpikingNeuron
-from self_models.layers.scale import Scale
-from self_models.layers.surrogates import triangle
-from self_models.runtime.graph import Graph
+from self_models.networks.scale import Scale
+from self_models.neurons.nir import AsElsewhere, Constants, Integrator, NIRNeuron
+from self_models.neurons.spiking import SpikingNeuron
+from self_models.neurons.surrogates import triangle
+from self_models.running.graph import Graph
 
 ZERO = np.float64(0)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from self_models.basics import ModelError
+from self_models.errors import ModelError
 from self_models.guests.nir.checks import (
     check_arguments,
     check_time_constants,
@@ -26,8 +26,8 @@ from self_models.guests.nir.files import ends_of, flatten, metadata_value, read
 from self_models.guests.nir.graph_snn import GraphSNN
 from self_models.guests.nir.lost_sums import restore_sums
 from self_models.guests.nir.nodes import check_shapes, module_of
-from self_models.runtime.graph import Graph
-from self_models.runtime.outputs import INPUT
+from self_models.running.graph import Graph
+from self_models.running.outputs import INPUT
 
 if TYPE_CHECKING:
     import nir

@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from self_models.runtime.outputs import share_of_active
-from self_models.runtime.state import RunState, View
+from self_models.running.outputs import share_of_active
+from self_models.running.state import RunState, View
 
 if TYPE_CHECKING:
     from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback

@@ -5,17 +5,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 
-from self_models.basics import ModelError
-from self_models.basics.devices import kept_in_memory
-from self_models.basics.images import dtype_of, prepare_images
-from self_models.basics.settings import COUNT, WHOLE, required, settings_in
-from self_models.engines.fingerprint import fingerprint
-from self_models.layers.neurons import SpikingNeuron
-from self_models.runtime.draws import EVALUATION, SEED, Draws
-from self_models.runtime.loop import run_timesteps, show_image
-from self_models.runtime.outputs import SNNOutput
-from self_models.runtime.recording import parse_record, shapes_of_layers
-from self_models.runtime.state import RunState, View
+from self_models.data.images import dtype_of, prepare_images
+from self_models.devices import kept_in_memory
+from self_models.errors import ModelError
+from self_models.neurons.spiking import SpikingNeuron
+from self_models.running.draws import EVALUATION, SEED, Draws
+from self_models.running.fingerprint import fingerprint
+from self_models.running.loop import run_timesteps, show_image
+from self_models.running.outputs import SNNOutput
+from self_models.running.recording import parse_record, shapes_of_layers
+from self_models.running.state import RunState, View
+from self_models.settings import COUNT, WHOLE, required, settings_in
 
 if TYPE_CHECKING:
     from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback

@@ -1,0 +1,1 @@
+"""Files of trained networks: reading them, and making networks of them."""

@@ -1,0 +1,1 @@
+"""The equations of neurons, their surrogate gradients, and norms."""

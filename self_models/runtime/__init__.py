@@ -1,1 +1,0 @@
-"""What happens in a run: its random numbers, its state, its timesteps, its output."""
