@@ -24,10 +24,10 @@ lint: .venv/dev
 	$(BIN)/lint-imports
 
 results: .venv/ready
-	$(BIN)/python results.py $(if $(DATASET),--dataset $(DATASET))
+	$(BIN)/python -m studies.results $(if $(DATASET),--dataset $(DATASET))
 
 demo: .venv/ready
-	$(BIN)/python demo.py
+	$(BIN)/wfeedback demo
 
 docs: .venv/others
 	$(BIN)/mkdocs build --strict
@@ -38,7 +38,7 @@ docs: .venv/others
 	test -x $(BIN)/pip || $(PYTHON) -m venv --clear .venv
 	$(BIN)/pip install -q -e '.$(EXTRAS)'
 	echo '$(EXTRAS)' > .venv/extras
-	$(BIN)/python -m self_models.engines.event || { $(BIN)/pip install -q ziglang && $(BIN)/python -m self_models.engines.event; }
+	$(BIN)/python -m wfeedback.event || { $(BIN)/pip install -q ziglang && $(BIN)/python -m wfeedback.event; }
 	touch $@
 
 # EXTRAS is that of .venv/ready, too, where that is made for this: one installation in place of two

@@ -4,11 +4,11 @@
 Read ``train`` from top to bottom: what the run starts from, the loss, the optimiser,
 the loop over epochs and batches, and the result. Copy this file to change them.
 
-The flags are declared in harness/command_line/flags.py, since other scripts have them,
-too; those of the network in self_models/config.py.
+The flags are declared in wfeedback/command_line/flags.py, since other scripts have
+them, too; those of the network in self_models/config.py.
 """
 
-import harness.idle_threads  # noqa: F401  (before torch)
+import wfeedback.idle_threads  # noqa: F401  (before torch)
 
 from functools import partial
 from pathlib import Path
@@ -16,15 +16,19 @@ from pathlib import Path
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 
-from harness.arguments import Arguments
-from harness.building.models import lines_on_flags, load_ann, named, new_ann, teacher_from
-from harness.building.start import (
+from self_models.data.sets import augmented
+from self_models.running.draws import Draws
+from self_models.running.outputs import ANNOutput
+from self_models.vgg_wFeedback import VGG_wFeedback
+from wfeedback.arguments import Arguments
+from wfeedback.building.models import lines_on_flags, load_ann, named, new_ann, teacher_from
+from wfeedback.building.start import (
     check_flags,
     open_checkpoint,
     take_over_checkpoint,
     whiten_first_layer,
 )
-from harness.command_line.flags import (
+from wfeedback.command_line.flags import (
     BARE,
     add_data_flags,
     add_flags_of_training_scripts,
@@ -33,29 +37,25 @@ from harness.command_line.flags import (
     add_training_flags,
     network_class,
 )
-from harness.command_line.parser import Parser
-from harness.command_line.scripts import run_script, train_each
-from harness.data.facts import find_facts, lines_on, sets_of_training
-from harness.measuring.log_lines import running
-from harness.runs import ranks
-from harness.runs.run import Run, progress_bar, run_name
-from harness.training.epochs import length_of, plan_lines, record_epoch, training_batches
-from harness.training.evaluating import (
+from wfeedback.command_line.parser import Parser
+from wfeedback.command_line.scripts import run_script, train_each
+from wfeedback.data.facts import find_facts, lines_on, sets_of_training
+from wfeedback.measuring.log_lines import running
+from wfeedback.runs import ranks
+from wfeedback.runs.run import Run, progress_bar, run_name
+from wfeedback.training.epochs import length_of, plan_lines, record_epoch, training_batches
+from wfeedback.training.evaluating import (
     advance,
     evaluate_with_bar,
     keep_if_best,
     report_best,
     report_test,
 )
-from harness.training.last_checkpoint import LastCheckpoint
-from harness.training.losses import Teacher, classification_loss, reconstruction_loss
-from harness.training.optimizers import learning_rate_factor, make_optimizer, optimizer_line
-from harness.training.progress import Progress, check_gradients
-from harness.training.resuming import kept_flags, open_last_checkpoint
-from self_models.data.sets import augmented
-from self_models.running.draws import Draws
-from self_models.running.outputs import ANNOutput
-from self_models.vgg_wFeedback import VGG_wFeedback
+from wfeedback.training.last_checkpoint import LastCheckpoint
+from wfeedback.training.losses import Teacher, classification_loss, reconstruction_loss
+from wfeedback.training.optimizers import learning_rate_factor, make_optimizer, optimizer_line
+from wfeedback.training.progress import Progress, check_gradients
+from wfeedback.training.resuming import kept_flags, open_last_checkpoint
 
 DESCRIPTION = __doc__.partition("\n")[0]
 

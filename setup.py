@@ -1,7 +1,7 @@
 """Say what is installed beside the modules, which pyproject.toml cannot.
 
 Scripts, recipes, MNIST, recordings of N-MNIST, a few trained networks and records are
-installed as they lie here, in wfeedback/.
+installed as they lie here, in wfeedback/home/.
 """
 
 from tempfile import TemporaryDirectory
@@ -23,13 +23,13 @@ DATA += [f"logs/published/snn/{name}.jsonl" for name in RECORDS]
 # A build/ that stayed here would hand on modules that have been deleted since.
 with TemporaryDirectory() as build:
     setup(
-        packages=[*find_packages(include=["self_models*", "harness*"]), "wfeedback"],
-        package_dir={"wfeedback": "."},  # the Python files beside this one, and DATA
+        packages=[*find_packages(include=["self_models*", "wfeedback*"]), "wfeedback.home"],
+        package_dir={"wfeedback.home": "."},  # the Python files beside this one, and DATA
         package_data={
             "self_models.evaluation": ["conventions/*.toml"],
-            "self_models.engines.event": ["c/*.c", "c/*.h"],
-            "harness.exporting": ["page/*", "c/*", "c/arduino/*"],
-            "wfeedback": DATA,
+            "wfeedback.event": ["c/*.c", "c/*.h"],
+            "wfeedback.export": ["page/*", "c/*", "c/arduino/*"],
+            "wfeedback.home": DATA,
         },
         options={"build": {"build_base": build}},
     )

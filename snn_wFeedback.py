@@ -6,12 +6,12 @@ the optimiser, the loop over epochs and batches, and the result. Copy this file 
 change them.
 
 The flags of conversion and fine-tuning are declared below, those that other scripts
-have, too, in harness/command_line/flags.py. The flags of a network are declared where
+have, too, in wfeedback/command_line/flags.py. The flags of a network are declared where
 its settings are: self_models/config.py, and --epsilon and what belongs to it in
 self_models/feedback/gates.py.
 """  # noqa: W505
 
-import harness.idle_threads  # noqa: F401  (before torch)
+import wfeedback.idle_threads  # noqa: F401  (before torch)
 
 from functools import partial
 from pathlib import Path
@@ -19,8 +19,16 @@ from pathlib import Path
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 
-from harness.arguments import Arguments
-from harness.building.models import (
+from self_models import conversion
+from self_models.data.sets import ImageSet, augmented
+from self_models.plugins import ENGINE_NAMES
+from self_models.running.draws import Draws
+from self_models.running.known_layers import in_stages
+from self_models.running.outputs import SNNOutput, total_spikes
+from self_models.settings import COUNT, NOT_NEGATIVE, POSITIVE, WHOLE, Choice, Number, Switch, Text
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+from wfeedback.arguments import Arguments
+from wfeedback.building.models import (
     ann_of,
     choose_trained,
     lines_on_flags,
@@ -29,7 +37,7 @@ from harness.building.models import (
     teacher_from,
     use_engine,
 )
-from harness.building.start import (
+from wfeedback.building.start import (
     Start,
     apply_rules,
     check_flags,
@@ -39,7 +47,7 @@ from harness.building.start import (
     open_checkpoint,
     take_over_checkpoint,
 )
-from harness.command_line.flags import (
+from wfeedback.command_line.flags import (
     BARE,
     add_data_flags,
     add_flags_of_training_scripts,
@@ -49,22 +57,22 @@ from harness.command_line.flags import (
     add_training_flags,
     network_class,
 )
-from harness.command_line.parser import Parser
-from harness.command_line.scripts import run_script, train_each
-from harness.data.facts import find_facts, lines_on, sets_of_training
-from harness.measuring.log_lines import running
-from harness.runs import ranks
-from harness.runs.run import Run, progress_bar, run_name
-from harness.training.epochs import length_of, plan_lines, record_epoch, training_batches
-from harness.training.evaluating import (
+from wfeedback.command_line.parser import Parser
+from wfeedback.command_line.scripts import run_script, train_each
+from wfeedback.data.facts import find_facts, lines_on, sets_of_training
+from wfeedback.measuring.log_lines import running
+from wfeedback.runs import ranks
+from wfeedback.runs.run import Run, progress_bar, run_name
+from wfeedback.training.epochs import length_of, plan_lines, record_epoch, training_batches
+from wfeedback.training.evaluating import (
     advance,
     evaluate_with_bar,
     keep_if_best,
     report_best,
     report_test,
 )
-from harness.training.last_checkpoint import LastCheckpoint
-from harness.training.losses import (
+from wfeedback.training.last_checkpoint import LastCheckpoint
+from wfeedback.training.losses import (
     STEP_WEIGHTS,
     Loss,
     Teacher,
@@ -72,17 +80,9 @@ from harness.training.losses import (
     own_losses,
     reconstruction_loss,
 )
-from harness.training.optimizers import learning_rate_factor, make_optimizer, optimizer_line
-from harness.training.progress import Progress, check_gradients
-from harness.training.resuming import kept_flags, open_last_checkpoint
-from self_models import conversion
-from self_models.data.sets import ImageSet, augmented
-from self_models.plugins import ENGINE_NAMES
-from self_models.running.draws import Draws
-from self_models.running.known_layers import in_stages
-from self_models.running.outputs import SNNOutput, total_spikes
-from self_models.settings import COUNT, NOT_NEGATIVE, POSITIVE, WHOLE, Choice, Number, Switch, Text
-from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+from wfeedback.training.optimizers import learning_rate_factor, make_optimizer, optimizer_line
+from wfeedback.training.progress import Progress, check_gradients
+from wfeedback.training.resuming import kept_flags, open_last_checkpoint
 
 DESCRIPTION = __doc__.partition("\n")[0]
 DEFAULTS = {"momentum": 0.95, "trade_off": 1.0}  # where they are not an ANN's
@@ -320,7 +320,7 @@ def compute_losses(
         Weight of the reconstruction loss.
     trade_off_type, classification_type : {"last_t", "linear_over_t", "mean_t"}
         Which timesteps count how much, see ``step_weights`` in
-        harness/training/losses.py.
+        wfeedback/training/losses.py.
     spike_penalty : float
         Loss per spike.
     own : dict of {str: Loss}, optional

@@ -5,17 +5,21 @@ Writes a GIF with a frame for each timestep from the first that blocks a pixel, 
 charts.
 """
 
-import harness.idle_threads  # noqa: F401  (before torch)
+import wfeedback.idle_threads  # noqa: F401  (before torch)
 
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from harness.building.models import lines_on_flags, new_snn, use_engine
-from harness.command_line.flags import add_baseline_flag, add_picture_flags
-from harness.command_line.parser import Parser, flag_type
-from harness.command_line.posthoc import (
+from self_models.evaluation.evaluate import spikes_over_time
+from self_models.running.outputs import by_part
+from self_models.settings import COUNT
+from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
+from wfeedback.building.models import lines_on_flags, new_snn, use_engine
+from wfeedback.command_line.flags import add_baseline_flag, add_picture_flags
+from wfeedback.command_line.parser import Parser, flag_type
+from wfeedback.command_line.posthoc import (
     check_predicts,
     choose_images,
     end_run,
@@ -28,18 +32,14 @@ from harness.command_line.posthoc import (
     shown_images,
     titles_of,
 )
-from harness.command_line.scripts import run_script
-from harness.drawing.film import save_contact_sheet, save_gif
-from harness.drawing.plots import save_spikes_over_time
-from harness.drawing.raster import raster_of, save_raster
-from harness.measuring.log_lines import spikes_text
-from harness.measuring.tables import blocked_percent
-from harness.runs.run import counted
-from harness.runs.saving import write_whole
-from self_models.evaluation.evaluate import spikes_over_time
-from self_models.running.outputs import by_part
-from self_models.settings import COUNT
-from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
+from wfeedback.command_line.scripts import run_script
+from wfeedback.drawing.film import save_contact_sheet, save_gif
+from wfeedback.drawing.plots import save_spikes_over_time
+from wfeedback.drawing.raster import raster_of, save_raster
+from wfeedback.measuring.log_lines import spikes_text
+from wfeedback.measuring.tables import blocked_percent
+from wfeedback.runs.run import counted
+from wfeedback.runs.saving import write_whole
 
 
 def build_parser(argv: list[str] | None = None) -> Parser:

@@ -5,19 +5,23 @@ Several values of --readout_slew or --timesteps: all combinations are tried on h
 images, to choose one.
 """  # noqa: W505
 
-import harness.idle_threads  # noqa: F401  (before torch)
+import wfeedback.idle_threads  # noqa: F401  (before torch)
 
 import shlex
 from itertools import product
 
 import snn_wFeedback
-from harness import UserError
-from harness.arguments import Arguments, take_over
-from harness.building.models import lines_on_flags, new_snn, use_engine
-from harness.building.start import Start
-from harness.command_line.flags import add_baseline_flag
-from harness.command_line.parser import Parser, add_output_flag, flag_type
-from harness.command_line.posthoc import (
+from self_models.errors import UserError
+from self_models.feedback.gates import GATES
+from self_models.settings import settings_in
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
+from wfeedback.arguments import Arguments, take_over
+from wfeedback.building.models import lines_on_flags, new_snn, use_engine
+from wfeedback.building.start import Start
+from wfeedback.command_line.flags import add_baseline_flag
+from wfeedback.command_line.parser import Parser, add_output_flag, flag_type
+from wfeedback.command_line.posthoc import (
     EvaluationImages,
     choose_images,
     end_run,
@@ -28,17 +32,18 @@ from harness.command_line.posthoc import (
     open_run,
     posthoc_parser,
 )
-from harness.command_line.recipes import as_flags
-from harness.command_line.scripts import run_script
-from harness.drawing.plots import save_choices, save_extremes, save_sweep
-from harness.measuring.comparing import difficulty_correlations, on_front
-from harness.measuring.log_lines import class_lines, counts_operations
-from harness.measuring.tables import blocking_table, choices_table, details_table, difficulty_lines
-from harness.runs.run import Run, counted, log_beside, program, read_records
-from self_models.feedback.gates import GATES
-from self_models.settings import settings_in
-from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
-from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
+from wfeedback.command_line.recipes import as_flags
+from wfeedback.command_line.scripts import run_script
+from wfeedback.drawing.plots import save_choices, save_extremes, save_sweep
+from wfeedback.measuring.comparing import difficulty_correlations, on_front
+from wfeedback.measuring.log_lines import class_lines, counts_operations
+from wfeedback.measuring.tables import (
+    blocking_table,
+    choices_table,
+    details_table,
+    difficulty_lines,
+)
+from wfeedback.runs.run import Run, counted, log_beside, program, read_records
 
 GRID = ("epsilon", "readout_slew", "timesteps")  # flags of one or several values
 # Typed flags that the recommended command does not repeat. It repeats all others, since

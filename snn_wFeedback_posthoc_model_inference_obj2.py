@@ -1,15 +1,20 @@
 #!/usr/bin/env python3
 """Objective 2, early exit: accuracy, timesteps and spikes, for one or several bounds of a rule."""  # noqa: W505
 
-import harness.idle_threads  # noqa: F401  (before torch)
+import wfeedback.idle_threads  # noqa: F401  (before torch)
 
 from itertools import chain
 
-from harness import UserError
-from harness.arguments import Arguments
-from harness.building.models import lines_on_flags, new_snn, use_engine
-from harness.command_line.parser import Parser, flag_type
-from harness.command_line.posthoc import (
+from self_models.data.sets import ImageSet
+from self_models.errors import UserError
+from self_models.feedback.stopping import RULES
+from self_models.settings import settings_in
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+from self_models.vgg_wFeedback_spiking_target_objective_2 import AdaptiveTimestepsSNN
+from wfeedback.arguments import Arguments
+from wfeedback.building.models import lines_on_flags, new_snn, use_engine
+from wfeedback.command_line.parser import Parser, flag_type
+from wfeedback.command_line.posthoc import (
     choose_images,
     end_run,
     evaluate,
@@ -18,18 +23,13 @@ from harness.command_line.posthoc import (
     open_run,
     posthoc_parser,
 )
-from harness.command_line.scripts import run_script
-from harness.drawing.film import gate_in_words
-from harness.drawing.plots import looks_of, save_accuracies, save_step_histograms
-from harness.measuring.comparing import spike_correlations
-from harness.measuring.log_lines import counts_operations
-from harness.measuring.tables import adaptive_table, setting_in_words
-from harness.runs.run import Run
-from self_models.data.sets import ImageSet
-from self_models.feedback.stopping import RULES
-from self_models.settings import settings_in
-from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
-from self_models.vgg_wFeedback_spiking_target_objective_2 import AdaptiveTimestepsSNN
+from wfeedback.command_line.scripts import run_script
+from wfeedback.drawing.film import gate_in_words
+from wfeedback.drawing.plots import looks_of, save_accuracies, save_step_histograms
+from wfeedback.measuring.comparing import spike_correlations
+from wfeedback.measuring.log_lines import counts_operations
+from wfeedback.measuring.tables import adaptive_table, setting_in_words
+from wfeedback.runs.run import Run
 
 CHARTED = ("mean_steps", "spikes", "energy_event_joules")  # against accuracy
 

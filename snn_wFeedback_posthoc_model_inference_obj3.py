@@ -4,7 +4,7 @@
 Controls: the same network on images whose brightness is normalised instead.
 """  # noqa: W505
 
-import harness.idle_threads  # noqa: F401  (before torch)
+import wfeedback.idle_threads  # noqa: F401  (before torch)
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,11 +13,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from harness.arguments import Arguments
-from harness.building.models import lines_on_flags, new_snn, use_engine
-from harness.command_line.flags import add_picture_flags
-from harness.command_line.parser import Parser
-from harness.command_line.posthoc import (
+from self_models.data.sets import ImageSet
+from self_models.feedback.contrast import WINDOW
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+from self_models.vgg_wFeedback_spiking_target_objective_3 import ContrastAttentionSNN
+from wfeedback.arguments import Arguments
+from wfeedback.building.models import lines_on_flags, new_snn, use_engine
+from wfeedback.command_line.flags import add_picture_flags
+from wfeedback.command_line.parser import Parser
+from wfeedback.command_line.posthoc import (
     check_predicts,
     choose_images,
     end_run,
@@ -29,16 +33,12 @@ from harness.command_line.posthoc import (
     posthoc_parser,
     shown_images,
 )
-from harness.command_line.scripts import run_script
-from harness.drawing.film import save_gif
-from harness.drawing.plots import save_dimming
-from harness.measuring.log_lines import counts_operations
-from harness.measuring.tables import contrast_table
-from harness.runs.run import Run
-from self_models.data.sets import ImageSet
-from self_models.feedback.contrast import WINDOW
-from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
-from self_models.vgg_wFeedback_spiking_target_objective_3 import ContrastAttentionSNN
+from wfeedback.command_line.scripts import run_script
+from wfeedback.drawing.film import save_gif
+from wfeedback.drawing.plots import save_dimming
+from wfeedback.measuring.log_lines import counts_operations
+from wfeedback.measuring.tables import contrast_table
+from wfeedback.runs.run import Run
 
 DIMMED_HALF = 0.15  # what is left of the brightness of half an image
 DIMMED_WHOLE = 0.30  # and of a whole image

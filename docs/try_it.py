@@ -1,6 +1,6 @@
 """Make the site's page "Try it" of accurate_feedback; mkdocs runs this.
 
-It is the page that export.py writes.
+It is the page that `wfeedback export` writes.
 """
 
 import sys
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from harness.exporting.formats import export
+from wfeedback.export.formats import export
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import torch
 
-from harness.training.losses import LOSSES, Loss
 from self_models.running.outputs import SNNOutput
 from self_models.settings import COUNT, setting
+from wfeedback.training.losses import LOSSES, Loss
 
 
 @LOSSES.register("variance")

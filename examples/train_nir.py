@@ -20,12 +20,11 @@ from spikingjelly.activation_based import functional, layer, neuron, surrogate
 from spikingjelly.activation_based.nir_exchange import export_to_nir
 from torch import nn
 
-from harness import UserError
-from harness.command_line.parser import Parser
-from harness.command_line.scripts import run_script
 from self_models.data.events import rows_in
 from self_models.data.folders import labelled_recordings
-from self_models.errors import ModelError
+from self_models.errors import ModelError, UserError
+from wfeedback.command_line.parser import Parser
+from wfeedback.command_line.scripts import run_script
 
 SECONDS_PER_STEP = 0.01
 STEPS = 30  # later events are left out; a recording of N-MNIST lasts about 0.3 s

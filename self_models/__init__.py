@@ -11,6 +11,8 @@ module of this package does not import all the others.
 
 import importlib
 
+from self_models import plugins
+
 PLACES = {  # name -> the module that has it
     "ANNConfig": "self_models.config",
     "ModelError": "self_models.errors",
@@ -18,12 +20,11 @@ PLACES = {  # name -> the module that has it
     "VGG_SNN_STDB_wFeedback": "self_models.vgg_wFeedback_spiking",
     "VGG_wFeedback": "self_models.vgg_wFeedback",
     "evaluate": "self_models.evaluation.evaluate",
-    "first_difference": "self_models.guests.conformance",
     "from_ann": "self_models.traced.converting",
-    "from_nir": "self_models.guests.nir.reading",
     "load": "self_models.checkpoints.loading",
     "load_data": "self_models.data.sets",
     "read_images": "self_models.data.images",
+    **plugins.NAMES,
 }
 
 __all__ = list(PLACES)

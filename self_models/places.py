@@ -12,8 +12,10 @@ from self_models.errors import ModelError
 ROOT = Path(__file__).resolve().parents[1]
 # Whether pip has installed the program (see setup.py); else this is a copy of the
 # repository.
-INSTALLED = (ROOT / "wfeedback").is_dir()
-HOME = ROOT / "wfeedback" if INSTALLED else ROOT  # of the scripts, data/ and trained_models/
+INSTALLED = (ROOT / "wfeedback" / "home").is_dir()
+HOME = (
+    ROOT / "wfeedback" / "home" if INSTALLED else ROOT
+)  # of the scripts, data/ and trained_models/
 
 
 def users_folder() -> Path:

@@ -1,7 +1,7 @@
-"""Which engines and guests there are, and where: what the core asks for by name.
+"""What extends the method, and where it is: the method asks for it by name.
 
-The core imports nothing that extends it. A guest, an engine, a kind of file or a form
-of weights is entered here, as the text "module:name", and is imported when it is first
+Nothing else in self_models names wfeedback. An engine, a kind of file or a form of
+weights is entered here, as the text "module:name", and is imported when it is first
 asked for.
 """
 
@@ -10,7 +10,7 @@ import importlib
 
 ENGINES = {  # they run a network faster than its own step()
     "dense": "self_models.running.dense.engine:DenseEngine",
-    "event": "self_models.engines.event.engine:EventEngine",
+    "event": "wfeedback.event.engine:EventEngine",
 }
 ENGINE_NAMES = ("auto", "dense", "event", "reference")  # what load(engine=...) takes
 
@@ -24,16 +24,21 @@ MODELS = {  # networks that checkpoints may name, beside those of the core
     "TracedSNN": "self_models.traced.traced_snn:TracedSNN",
 }
 FILES = {  # ending -> what load() makes of a file that is no checkpoint
-    ".nir": "self_models.guests.nir.loading:load_nir",
+    ".nir": "wfeedback.nir.loading:load_nir",
 }
 WEIGHTS = {  # what load(weights=...) takes beside float32 -> what makes it of a network
-    "int8": "self_models.guests.quantize:quantize",
-    "int8_folded": "self_models.guests.quantize:quantize_folded",
+    "int8": "wfeedback.event.quantize:quantize",
+    "int8_folded": "wfeedback.event.quantize:quantize_folded",
 }
 
-STREAM = "self_models.guests.streams.stream:Stream"
-FORGET = "self_models.guests.streams.forgetting:forget"
-FILL_UNIFORMS = "self_models.engines.event.build:fill_uniforms"
+NAMES = {  # what `self_models` itself offers -> the module that has it
+    "first_difference": "wfeedback.event.conformance",
+    "from_nir": "wfeedback.nir.reading",
+}
+
+STREAM = "wfeedback.streams.stream:Stream"
+FORGET = "wfeedback.streams.forgetting:forget"
+FILL_UNIFORMS = "wfeedback.event.build:fill_uniforms"
 
 
 class Place(str):

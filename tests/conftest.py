@@ -26,11 +26,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-import harness.command_line.scripts
 import self_models.data.sets
-from harness.building.models import imported
-from harness.runs.run import COMMANDS, read_records
-from harness.training.losses import LOSSES
+import wfeedback.command_line.scripts
 from self_models import first_difference
 from self_models.checkpoints.files import load_checkpoint
 from self_models.feedback.encoders import ENCODINGS
@@ -44,6 +41,9 @@ from self_models.neurons.surrogates import SURROGATES
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
+from wfeedback.building.models import imported
+from wfeedback.runs.run import COMMANDS, read_records
+from wfeedback.training.losses import LOSSES
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SCRIPTS = sorted(path.stem for path in REPOSITORY.glob("*nn_wFeedback*.py"))
@@ -66,7 +66,7 @@ SPIKING = (
 
 ELSEWHERE = """the equations of neurons stand in neurons/spiking.py, which step() runs, and again
 in running/dense/neuron_steps.py and running/phased/neurons.py (dense),
-engines/event/c/network.c (events, C, the page) and guests/quantize.py (whole numbers): a
+engines/event/c/network.c (events, C, the page) and event/quantize.py (whole numbers): a
 change of one is a change of all"""
 
 # Networks whose weights are whole parts of 1 / GRID: their timesteps, and their images
@@ -89,10 +89,20 @@ def module_of(name):
     return importlib.import_module(COMMANDS.get(name, name))
 
 
+def words_that_start(name):
+    """Return what comes after `python` to run a script or command, named as above."""
+    module = COMMANDS.get(name, name)
+    if module.startswith("wfeedback."):
+        return ["-P", "-m", "wfeedback", name]
+    if module.startswith("studies."):
+        return ["-P", "-m", module]
+    return [str(REPOSITORY / f"{module}.py")]
+
+
 def run_script(name, *flags):
     """Run a script in its own process, as the user does; flags are as for `split`."""
-    command = [sys.executable, str(REPOSITORY / f"{COMMANDS.get(name, name)}.py"), *split(flags)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *words_that_start(name), *split(flags)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run(
         command, capture_output=True, text=True, cwd="/", env=environment, stdin=subprocess.DEVNULL
     )
@@ -104,14 +114,19 @@ def run_as_program(name, *flags):
     """Run a script as the program, but here; return its stdout and stderr."""
     out = io.StringIO()
     err = io.StringIO()
-    file = f"{COMMANDS.get(name, name)}.py"
+    module = COMMANDS.get(name, name)
     with (
         pytest.MonkeyPatch.context() as patch,
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
     ):
-        patch.setattr(sys, "argv", [file, *split(flags)])
-        runpy.run_path(str(REPOSITORY / file), run_name="__main__")
+        if module.startswith("wfeedback."):
+            patch.setattr(sys, "argv", ["wfeedback", name, *split(flags)])
+            runpy.run_module("wfeedback", run_name="__main__")
+        else:
+            file = f"{module.replace('.', '/')}.py"
+            patch.setattr(sys, "argv", [file, *split(flags)])
+            runpy.run_path(str(REPOSITORY / file), run_name="__main__")
     return SimpleNamespace(stdout=out.getvalue(), stderr=err.getvalue())
 
 
@@ -196,7 +211,7 @@ def refused(name, *flags):
         contextlib.redirect_stderr(err),
         pytest.raises(SystemExit) as stop,
     ):
-        harness.command_line.scripts.run_script(lambda: module_of(name).main(split(flags)))
+        wfeedback.command_line.scripts.run_script(lambda: module_of(name).main(split(flags)))
     line = err.getvalue()
     assert stop.value.code == 2, line
     assert line.startswith("error: "), line
@@ -207,7 +222,8 @@ def refused(name, *flags):
 
 # `wfeedback NAME ...` or `python SCRIPT.py ...`; variables may stand before either
 COMMAND = re.compile(
-    r"^(?: {4})?(?:\S+=\S+ )*(?:\.venv/bin/)?(?:wfeedback (\w+)|python (\S+)\.py)((?: .*)?)$",
+    r"^(?: {4})?(?:\S+=\S+ )*(?:\.venv/bin/)?"
+    r"(?:wfeedback (\w+)|python (?:(\S+)\.py|-m (\S+)))((?: .*)?)$",
     re.MULTILINE,
 )
 
@@ -217,8 +233,8 @@ def commands_in(page):
     names = {script: name for name, script in COMMANDS.items()}
     text = (REPOSITORY / page).read_text(encoding="utf-8").replace("\\\n", " ")
     commands = []
-    for name, path, words in COMMAND.findall(text):
-        script = name or names.get(path, path)
+    for name, path, module, words in COMMAND.findall(text):
+        script = name or names.get(path, path) or module.replace(".", "/")
         commands.append((script, shlex.split(words, comments=True)))
     return commands
 
@@ -490,7 +506,7 @@ def run_undrawn(name, *flags):
         for attribute, value in list(vars(module).items()):
             if not attribute.startswith("save_") or attribute == "save_raster":
                 continue
-            if value.__module__.startswith("harness.drawing"):
+            if value.__module__.startswith("wfeedback.drawing"):
                 patch.setattr(module, attribute, draw_nothing)
         return run_here(name, *flags)
 
@@ -515,7 +531,7 @@ def forgotten():
 @pytest.fixture
 def pictures(monkeypatch):
     """Keep each figure of matplotlib that the program draws and closes."""
-    plots = importlib.import_module("harness.drawing.figures")  # not wanted under the sanitizers
+    plots = importlib.import_module("wfeedback.drawing.figures")  # not wanted under the sanitizers
     close = plots.plt.close
     drawn = []
 

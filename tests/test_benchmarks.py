@@ -16,20 +16,20 @@ import torch
 from conftest import REPOSITORY, refused, run_here
 from PIL import Image
 
-from benchmarks.findings import moving, streams
 from benchmarks.robustness import frozen, fuzz
 from benchmarks.robustness.figure_data import catching_figures, digest_of, figure_data
 from benchmarks.robustness.record_differences import compare_records, value_differences
 from benchmarks.robustness.recorded_commands import COMMAND_LINES, CommandLine, record_commands
 from benchmarks.robustness.recorded_files import Normaliser
-from benchmarks.speed import microcontroller
-from harness import UserError
-from harness.runs.saving import save_checkpoint
 from self_models.conversion import bounds_as_thresholds, fit_thresholds
 from self_models.data.sets import load_data
-from self_models.guests.link import SendOnDelta, run_link
+from self_models.errors import UserError
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+from studies.findings import moving, streams
+from studies.link import SendOnDelta, run_link
+from studies.speed import microcontroller
+from wfeedback.runs.saving import save_checkpoint
 
 
 def run_benchmark(name, *flags):
@@ -275,7 +275,7 @@ def test_train_step_trains_the_same_network_three_times():
 def test_train_step_has_no_peers_that_block():
     pytest.importorskip("snntorch", reason="snntorch is not installed")
     pytest.importorskip("spikingjelly", reason="spikingjelly is not installed")
-    assert "--only ours" in refused("benchmarks.speed.train_step", "--gate block")
+    assert "--only ours" in refused("studies.speed.train_step", "--gate block")
 
 
 # --- moving.py
@@ -329,7 +329,7 @@ def test_moving_counts_by_hand(tmp_path, monkeypatch):
         monkeypatch.setattr(moving, name, value)
     rows = []
     for _ in range(2):  # the second time there is nothing to train
-        run_here("benchmarks.findings.moving", f"--seeds 0 --folder {tmp_path}")
+        run_here("studies.findings.moving", f"--seeds 0 --folder {tmp_path}")
         rows.append((tmp_path / "rows.jsonl").read_text())
     assert (
         "NaN" not in rows[0]
@@ -337,12 +337,12 @@ def test_moving_counts_by_hand(tmp_path, monkeypatch):
         and rows[0].count("\n") == len(moving.TESTED_ON)
     )
     assert (
-        run_here("benchmarks.findings.moving", f"--summary {tmp_path / 'rows.jsonl'}")[1].count(
+        run_here("studies.findings.moving", f"--summary {tmp_path / 'rows.jsonl'}")[1].count(
             "| ours |"
         )
         == 2
     )
-    run_here("benchmarks.findings.moving", f"--grey --seeds 0 --folder {tmp_path}")
+    run_here("studies.findings.moving", f"--grey --seeds 0 --folder {tmp_path}")
     rows = moving.rows_of(tmp_path / "grey_rows.jsonl")
     for row in rows:
         row["points_lost"] = row["epsilon"] - 0.05  # so that 0.3 is the largest

@@ -25,27 +25,27 @@ from conftest import BIAS, build, commands_in, digests, refused, run_here, run_m
 from test_engines import drawn, networks
 from test_integers import one_pixel
 
-import harness.exporting.c_folder
-import harness.exporting.c_golden
-import self_models.engines.event.build
-import self_models.engines.event.engine
-from harness import UserError
-from harness.exporting.c_build import CBuild, encode_events
-from harness.exporting.c_folder import c_files, c_folder, c_tables, check_here, memory_needed
-from harness.exporting.c_golden import golden_recordings, stable_inputs
-from harness.exporting.formats import FORMATS, renamed
-from harness.runs.saving import write_folder
+import wfeedback.event.build
+import wfeedback.event.engine
+import wfeedback.export.c_folder
+import wfeedback.export.c_golden
 from self_models import ModelError, first_difference, from_nir, load, load_data
-from self_models.engines.event.build import FOLDER, REQUIRED_FLAGS, KernelBuild, Settings, library
-from self_models.engines.event.engine import EventEngine
-from self_models.engines.event.layout import lay_out
-from self_models.engines.event.state import StatePool
-from self_models.engines.event.tables import settings_of
-from self_models.guests.quantize import IntegerSNN, quantize
+from self_models.errors import UserError
 from self_models.places import HOME
 from self_models.running.draws import EVALUATION, Draws, key_for
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_2 import AdaptiveTimestepsSNN
+from wfeedback.event.build import FOLDER, REQUIRED_FLAGS, KernelBuild, Settings, library
+from wfeedback.event.engine import EventEngine
+from wfeedback.event.layout import lay_out
+from wfeedback.event.quantize import IntegerSNN, quantize
+from wfeedback.event.state import StatePool
+from wfeedback.event.tables import settings_of
+from wfeedback.export.c_build import CBuild, encode_events
+from wfeedback.export.c_folder import c_files, c_folder, c_tables, check_here, memory_needed
+from wfeedback.export.c_golden import golden_recordings, stable_inputs
+from wfeedback.export.formats import FORMATS, renamed
+from wfeedback.runs.saving import write_folder
 
 pytestmark = pytest.mark.skipif(not shutil.which("cc"), reason="there is no C compiler, cc")
 STRICT = "CFLAGS=-O1 -Wall -Wextra -Wconversion -Werror"
@@ -146,7 +146,7 @@ def few_images(monkeypatch):
         train, selection, test = load_data(name, *args, **flags)
         return train, selection, test.part(0, 40)
 
-    monkeypatch.setattr(harness.exporting.c_golden, "load_data", load_few)
+    monkeypatch.setattr(wfeedback.export.c_golden, "load_data", load_few)
 
 
 def runs_in_c(number):
@@ -186,7 +186,7 @@ def check_in_c(number, form, folder):
             tolerance = 0
         if form == "compact":
             cflags = f"{SANITISED_CFLAGS} -DPLAIN"
-            patch.setattr(harness.exporting.c_folder, "MOST_WINDOWS", 2)
+            patch.setattr(wfeedback.export.c_folder, "MOST_WINDOWS", 2)
         x = write_c(folder, model, compact=form == "compact")
     done = run_make(folder, cflags, SANITISED_LDFLAGS)
     assert done.returncode == 0, done.stderr
@@ -230,8 +230,8 @@ if platform.machine() in ("x86_64", "AMD64"):
 def test_wide_layers_send_the_same_spikes_by_events(monkeypatch, flags):
     monkeypatch.setenv("CFLAGS", flags)
     # Neither is cached for this process, since each has other flags.
-    monkeypatch.setattr(self_models.engines.event.build, "kernel_build", KernelBuild)
-    monkeypatch.setattr(self_models.engines.event.engine, "library", library.__wrapped__)
+    monkeypatch.setattr(wfeedback.event.build, "kernel_build", KernelBuild)
+    monkeypatch.setattr(wfeedback.event.engine, "library", library.__wrapped__)
 
     # 512 channels that all spike at once. Two groups of them reach others by nine
     # weights, up to 31/16, which is 124 in whole numbers: 16 bits hold the sum of 264
@@ -963,14 +963,14 @@ def test_the_commands_of_the_pages_run(tmp_path, few_images, page):
 
 
 def test_a_network_without_golden_images_is_refused(tmp_path, trained, few_images, monkeypatch):
-    monkeypatch.setattr(harness.exporting.c_folder, "stable_inputs", lambda *_: [])
+    monkeypatch.setattr(wfeedback.export.c_folder, "stable_inputs", lambda *_: [])
     line = refused("export", trained.snn, "--to c --output", tmp_path / "c")
     assert "in each of 30 images rounding decides a spike" in line
     assert not (tmp_path / "c").exists()
 
 
 def test_a_folder_of_other_files_is_not_replaced(tmp_path, trained, few_images, monkeypatch):
-    monkeypatch.setattr(harness.exporting.c_folder, "check_here", lambda files: "equal")
+    monkeypatch.setattr(wfeedback.export.c_folder, "check_here", lambda files: "equal")
     folder = tmp_path / "c"
     run_here("export", trained.snn, "--to c --output", folder)
     (folder / "mine.txt").write_text("mine")
@@ -1385,8 +1385,8 @@ def test_an_export_is_checked_with_the_flags_that_round_sums_one_by_one(monkeypa
         commands.append(command)
         raise OSError("no compiler")
 
-    monkeypatch.setattr(harness.exporting.c_folder, "run_compiler", refuse)
-    said = harness.exporting.c_folder.check_here({"check.c": "", "network.c": "", "weights.c": ""})
+    monkeypatch.setattr(wfeedback.export.c_folder, "run_compiler", refuse)
+    said = wfeedback.export.c_folder.check_here({"check.c": "", "network.c": "", "weights.c": ""})
     assert said == "it cannot be checked (no compiler)"
     assert {*REQUIRED_FLAGS} <= {*commands[0]}
     assert "-shared" not in commands[0]

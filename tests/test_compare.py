@@ -1,4 +1,4 @@
-"""compare.py, and --seeds of the scripts that train.
+"""wfeedback compare, and --seeds of the scripts that train.
 
 What a user types, the table against sums by hand, and bad input.
 """
@@ -26,12 +26,15 @@ from conftest import (
     same_weights,
 )
 
-from harness import UserError
-from harness.command_line import scripts
-from harness.command_line.posthoc import open_evaluated, posthoc_parser
-from harness.command_line.scripts import SeedsFailed, train_each
-from harness.measuring import comparing
-from harness.measuring.comparing import (
+from self_models.errors import UserError
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
+from snn_wFeedback import build_parser
+from wfeedback.command_line import scripts
+from wfeedback.command_line.posthoc import open_evaluated, posthoc_parser
+from wfeedback.command_line.scripts import SeedsFailed, train_each
+from wfeedback.measuring import comparing
+from wfeedback.measuring.comparing import (
     FIGURES,
     Difference,
     Series,
@@ -41,12 +44,9 @@ from harness.measuring.comparing import (
     interval,
     surviving,
 )
-from harness.measuring.read_logs import read_run
-from harness.runs.ranks import Interrupted
-from harness.runs.saving import save_checkpoint
-from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
-from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
-from snn_wFeedback import build_parser
+from wfeedback.measuring.read_logs import read_run
+from wfeedback.runs.ranks import Interrupted
+from wfeedback.runs.saving import save_checkpoint
 
 PAGE = "docs/how_to/compare.md"
 HELD_OUT = f"--fc_width 16 --holdout 8 --epochs 1 {DATA}"
@@ -202,7 +202,7 @@ def figures(recipes):
 
 @dataclass
 class Table:
-    """What compare.py makes of both recipes."""
+    """What `wfeedback compare` makes of both recipes."""
 
     printed: str
     rows: dict[tuple[str, str], dict]  # keys: name of the recipe, and title of the figure

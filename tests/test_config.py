@@ -8,7 +8,6 @@ import torch
 from conftest import DATA, module_of, refused
 
 import self_models
-from harness.runs.saving import save_checkpoint
 from self_models import ModelError, load
 from self_models.checkpoints.files import CheckpointError
 from self_models.config import ANNConfig, SNNConfig
@@ -19,6 +18,7 @@ from self_models.neurons.spiking import SpikingNeuron
 from self_models.running.draws import Draws
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+from wfeedback.runs.saving import save_checkpoint
 
 SMALL = {"architecture": "VGG4_wFeedback_tiny", "fc_width": 8, "timesteps": 4}
 SPIKING = {**SMALL, "default_threshold": 0.1, "update": "immediate"}

@@ -26,7 +26,6 @@ from conftest import (
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from harness.runs.saving import save_checkpoint
 from self_models import ModelError, conversion, evaluate, from_ann, load, load_data
 from self_models.checkpoints.files import load_checkpoint
 from self_models.neurons.norms import BatchNorm, ScaledByBatch, Staircase, folded_in
@@ -36,6 +35,7 @@ from self_models.traced import converting
 from self_models.traced.traced_snn import TracedSNN
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+from wfeedback.runs.saving import save_checkpoint
 
 STEPS = 12
 FORKED = [[4, "D", 6, "fork", 6, "D"], ["U", 4, "in"]]
@@ -863,9 +863,9 @@ NO_PREDICTION = "by from_ann, has no decoder, so there is no prediction"
 @pytest.mark.parametrize(
     ("script", "flags", "words"),
     [
-        ("snn", "--epochs 1", "could train or show: python energy.py, python snn_wFeedback_"),
-        ("obj3", "", "--rules confidence and python export.py --to c take it"),
-        ("analysis", "", "--rules confidence and python export.py --to c take it"),
+        ("snn", "--epochs 1", "could train or show: wfeedback energy, python snn_wFeedback_"),
+        ("obj3", "", "--rules confidence and wfeedback export --to c take it"),
+        ("analysis", "", "--rules confidence and wfeedback export --to c take it"),
         ("obj1", "--epsilon 0.1", "by which to block: leave out --gate and --epsilon"),
         ("obj1", "--gate contrast", "by which to block: leave out --gate and --epsilon"),
         ("obj2", "", "obj2 takes it with --rules confidence or entropy"),

@@ -17,15 +17,8 @@ from test_engines import LASTS, networks, on_grid
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from energy import in_eight_bits
-from harness.drawing import plots
-from harness.measuring.comparing import difficulty_correlations
-from harness.measuring.energy_tables import verdicts
-from harness.measuring.tables import as_text
-from results import ledger_of
 from self_models import ModelError, load, load_data
 from self_models.data.sets import ImageSet
-from self_models.engines.event.engine import EventEngine
 from self_models.evaluation.evaluate import Average, Evaluation, evaluate, figures_per_image
 from self_models.evaluation.operations import (
     CONVENTIONS,
@@ -36,7 +29,6 @@ from self_models.evaluation.operations import (
     energies,
     read_convention,
 )
-from self_models.guests.energy import EXECUTIONS, Entry, Ledger, ledger
 from self_models.networks.scale import Scale
 from self_models.neurons.spiking import SpikingNeuron
 from self_models.running.chains import Chain
@@ -45,6 +37,14 @@ from self_models.running.outputs import ANNOutput, SNNOutput
 from self_models.running.phased.schedule import schedule_of
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+from studies.results import ledger_of
+from wfeedback.commands.energy import in_eight_bits
+from wfeedback.drawing import plots
+from wfeedback.energy.ledger import EXECUTIONS, Entry, Ledger, ledger
+from wfeedback.energy.tables import verdicts
+from wfeedback.event.engine import EventEngine
+from wfeedback.measuring.comparing import difficulty_correlations
+from wfeedback.measuring.tables import as_text
 
 FEEDBACK = [[3, "D", 4, 5, "D"], ["U", 4, "drop", 3, "U", "in"]]
 BASELINE = [[3, "D", 4, 5, "D"], []]

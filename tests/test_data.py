@@ -21,7 +21,6 @@ from PIL import Image
 
 import self_models.data.folders
 import self_models.data.sets
-from harness import UserError
 from self_models import load
 from self_models.data.folders import list_folder, shape_of
 from self_models.data.images import decode_image, scale_pixels
@@ -35,6 +34,7 @@ from self_models.data.sets import (
     mirror_and_shift,
     turn_and_shift,
 )
+from self_models.errors import UserError
 from self_models.notes import say_once
 from snn_wFeedback_posthoc_model_inference_obj3 import dimmed_sets
 

@@ -23,15 +23,15 @@ from conftest import (
     write,
 )
 
-import harness.runs.run
-from harness.command_line.parser import Parser
-from harness.runs.run import COMMANDS, Paths, run_name
+import wfeedback.runs.run
 from self_models import evaluate, load, load_data
 from self_models.feedback.encoders import ENCODINGS
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+from wfeedback.command_line.parser import Parser
+from wfeedback.runs.run import COMMANDS, Paths, run_name
 
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
-MAKEFILES = ("Makefile", "harness/exporting/c/Makefile", "harness/exporting/c/qemu.mk")
+MAKEFILES = ("Makefile", "wfeedback/export/c/Makefile", "wfeedback/export/c/qemu.mk")
 REGISTRIES = VGG_SNN_STDB_wFeedback.parts | {"encoding": ENCODINGS}
 DELIMITER = re.compile(r"\|( *:?-+:? *\|)+$")
 
@@ -236,7 +236,7 @@ def clone(here, monkeypatch):
         path = here / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    monkeypatch.setattr(harness.runs.run, "HOME", here)
+    monkeypatch.setattr(wfeedback.runs.run, "HOME", here)
     return here
 
 

@@ -13,18 +13,18 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from PIL import Image, ImageSequence
 
-import results
-from harness.drawing import plots
-from harness.drawing.figures import plt, stack_parts
-from harness.drawing.film import film_of, save_contact_sheet, save_gif
-from harness.drawing.raster import Raster, save_raster
-from harness.drawing.reel import VERDICTS, save_stream
-from harness.measuring.comparing import Difference, Spread
-from harness.measuring.tables import blocked_percent
 from self_models.data.sets import Batch, ImageSet, first_of_each_class
 from self_models.feedback.contrast import Contrast
 from self_models.feedback.gates import Blocking, Gate
 from self_models.running.outputs import SNNOutput
+from studies import results
+from wfeedback.drawing import plots
+from wfeedback.drawing.figures import plt, stack_parts
+from wfeedback.drawing.film import film_of, save_contact_sheet, save_gif
+from wfeedback.drawing.raster import Raster, save_raster
+from wfeedback.drawing.reel import VERDICTS, save_stream
+from wfeedback.measuring.comparing import Difference, Spread
+from wfeedback.measuring.tables import blocked_percent
 
 # Of pixels, as films number them
 SILENT = 0

@@ -33,7 +33,6 @@ from conftest import (
 from torch import nn
 
 from self_models import ModelError, evaluate, first_difference, load
-from self_models.engines.event.engine import EventEngine
 from self_models.evaluation.operations import OperationCounter
 from self_models.feedback.gates import GATES, Blocking
 from self_models.running.dense.engine import DenseEngine
@@ -46,6 +45,7 @@ from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
 from self_models.vgg_wFeedback_spiking_target_objective_2 import AdaptiveTimestepsSNN
 from snn_wFeedback import compute_losses
+from wfeedback.event.engine import EventEngine
 
 PLANS = {
     "plain": [[4, "D", 6, 6, "D"], ["U", 4, "drop", "U", "in"]],

@@ -36,8 +36,6 @@ from conftest import (
 from PIL import Image
 from test_stream import check_joined
 
-from harness.drawing.film import as_pixels
-from harness.measuring.simulators import check
 from self_models import ModelError, evaluate, from_nir, load
 from self_models.conversion import balance_thresholds
 from self_models.data.events import read_as_frames, read_recording, rows_in
@@ -45,10 +43,12 @@ from self_models.data.folders import list_folder
 from self_models.data.sets import augmented, load_data
 from self_models.evaluation.batches import Arrival, event_batches
 from self_models.evaluation.operations import conventions
-from self_models.guests.energy import graph_entries
 from self_models.running.draws import EVALUATION, Batch, Draws
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+from wfeedback.drawing.film import as_pixels
+from wfeedback.energy.ledger import graph_entries
+from wfeedback.nir.simulators import check
 
 NIR = "run_nir"
 NETWORK = REPOSITORY / "examples/nmnist.nir"

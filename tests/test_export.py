@@ -26,15 +26,15 @@ from conftest import (
     run_here,
 )
 
-from benchmarks.speed.peers import watch
-from harness import UserError
-from harness.exporting import formats, page_file
-from harness.runs.saving import save_checkpoint
 from self_models import load, load_data
-from self_models.engines.event.build import FOLDER, KERNEL
+from self_models.errors import UserError
 from self_models.running.draws import draws_for
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+from studies.speed.peers import watch
+from wfeedback.event.build import FOLDER, KERNEL
+from wfeedback.export import formats, page_file
+from wfeedback.runs.saving import save_checkpoint
 
 FEEDBACK = REPOSITORY / "trained_models/snn/snn_feedback.pth"
 PAGE = "docs/how_to/export.md"
@@ -395,7 +395,7 @@ def test_a_page_is_refused_where_test_images_lack_a_class():
 
 
 NETWORKS = REPOSITORY / "trained_models/snn"
-BUILD = REPOSITORY / "harness/exporting/page"
+BUILD = REPOSITORY / "wfeedback/export/page"
 needs_node = pytest.mark.skipif(
     not shutil.which("node"), reason="needs node: apt-get install nodejs"
 )

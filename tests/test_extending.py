@@ -24,9 +24,6 @@ from conftest import (
 )
 
 import snn_wFeedback
-from harness.building.models import imported, named, new_snn
-from harness.data.facts import find_facts
-from harness.training.losses import LOSSES, Loss
 from self_models import ModelError, load, load_data
 from self_models.checkpoints.files import load_checkpoint
 from self_models.feedback.gates import GATES
@@ -35,6 +32,9 @@ from self_models.running.draws import EVALUATION, Draws
 from self_models.settings import NOT_NEGATIVE, objective_setting, setting
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
+from wfeedback.building.models import imported, named, new_snn
+from wfeedback.data.facts import find_facts
+from wfeedback.training.losses import LOSSES, Loss
 
 PAGE = (REPOSITORY / "docs/how_to/extend.md").read_text(encoding="utf-8")
 IN_PYTHON, *BLOCKS, _LOOP = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)

@@ -24,20 +24,20 @@ from conftest import (
     run_undrawn,
 )
 
-import harness.runs.run
-from compare import find_network
-from harness import UserError
-from harness.building.models import find_device, new_snn
-from harness.building.start import whiten_first_layer
-from harness.command_line.recipes import FOLDER, find, names
-from harness.data.facts import find_facts
-from harness.measuring.read_logs import find_runs
-from harness.runs.run import PublishedPaths, log_beside, name_for_training
+import wfeedback.runs.run
 from self_models.checkpoints.files import load_checkpoint
 from self_models.data.sets import ImageSet
+from self_models.errors import UserError
 from self_models.feedback.gates import GATES, Blocking
 from self_models.settings import FRACTION, objective_setting
 from self_models.vgg_wFeedback import VGG_wFeedback
+from wfeedback.building.models import find_device, new_snn
+from wfeedback.building.start import whiten_first_layer
+from wfeedback.command_line.recipes import FOLDER, find, names
+from wfeedback.commands.compare import find_network
+from wfeedback.data.facts import find_facts
+from wfeedback.measuring.read_logs import find_runs
+from wfeedback.runs.run import PublishedPaths, log_beside, name_for_training
 
 
 def test_a_made_up_setting_says_whether_post_hoc_scripts_adopt_it(trained, tmp_path, monkeypatch):
@@ -215,7 +215,7 @@ def clone(tmp_path, monkeypatch, trained):
             (tmp_path / folder.relative_to(REPOSITORY)).mkdir(parents=True)
         shutil.copy(checkpoint, tmp_path / "trained_models" / kind)
         shutil.copy(trained.folder / f"logs/{kind}/tiny.jsonl", tmp_path / "logs/published" / kind)
-    monkeypatch.setattr(harness.runs.run, "HOME", tmp_path)
+    monkeypatch.setattr(wfeedback.runs.run, "HOME", tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -311,7 +311,7 @@ def test_a_name_is_free_elsewhere_and_once_the_user_has_trained_it_himself(clone
 
 
 def test_a_recipes_network_is_the_users_before_the_programs(tmp_path, monkeypatch):
-    monkeypatch.setattr(harness.runs.run, "HOME", tmp_path)
+    monkeypatch.setattr(wfeedback.runs.run, "HOME", tmp_path)
     monkeypatch.chdir(tmp_path)
     published = tmp_path / "trained_models/snn/quick_feedback.pth"
     log = tmp_path / "logs/published/snn/quick_feedback.jsonl"
@@ -640,10 +640,10 @@ def machine(monkeypatch):
     monkeypatch.setattr(torch.cuda, "set_device", machine.calls.append)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: "mps" in machine.gpus)
     monkeypatch.setattr(
-        "harness.building.models.compute_exactly", lambda: machine.calls.append("exactly")
+        "wfeedback.building.models.compute_exactly", lambda: machine.calls.append("exactly")
     )
-    monkeypatch.setattr("harness.runs.ranks.count", lambda: 1 + machine.rank)
-    monkeypatch.setattr("harness.runs.ranks.local_rank", lambda: machine.rank)
+    monkeypatch.setattr("wfeedback.runs.ranks.count", lambda: 1 + machine.rank)
+    monkeypatch.setattr("wfeedback.runs.ranks.local_rank", lambda: machine.rank)
     return machine
 
 

@@ -20,19 +20,19 @@ import torch
 from conftest import REPOSITORY, run_here, run_make
 from torch import nn
 
-from harness.exporting.c_build import CBuild, encode_events
-from harness.exporting.c_folder import c_folder
 from self_models import ModelError, first_difference, from_nir, load
-from self_models.engines.event import build
-from self_models.engines.event.layout import lay_out
-from self_models.engines.event.tables import K
-from self_models.guests.nir.graph_snn import GraphSNN
 from self_models.neurons.nir import Constants, NIRNeuron
 from self_models.neurons.spiking import SpikingNeuron
 from self_models.neurons.surrogates import triangle
 from self_models.running.graph import Graph, chain_edges
 from self_models.running.outputs import INPUT
 from self_models.running.state import GraphState
+from wfeedback.event import build
+from wfeedback.event.layout import lay_out
+from wfeedback.event.tables import K
+from wfeedback.export.c_build import CBuild, encode_events
+from wfeedback.export.c_folder import c_folder
+from wfeedback.nir.graph_snn import GraphSNN
 
 FILES = REPOSITORY.parent / "shared/data/nir"  # of somebody else, where they are
 SHAPE = np.array([1])

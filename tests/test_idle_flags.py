@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 from conftest import REPOSITORY, make_folder, module_of, refused, run_here
 
-from harness.building.idle_flags import NEEDS_OF_COMPARE, NEEDS_OF_ENERGY, NEEDS_OF_NIR, needs
+from wfeedback.building.idle_flags import NEEDS_OF_COMPARE, NEEDS_OF_ENERGY, NEEDS_OF_NIR, needs
 
 NEW = "-a VGG4_wFeedback_tiny --fc_width 8 --epochs 1"
 SNN = f"{NEW} --timesteps 2"

@@ -1,6 +1,6 @@
 """How long idle threads spin: programs decide it before torch is imported."""
 
-from harness.idle_threads import choose_spin_count, others_running
+from wfeedback.idle_threads import choose_spin_count, others_running
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ import tomllib
 import pytest
 from conftest import REPOSITORY
 
-from harness.runs.run import COMMANDS
+from wfeedback.runs.run import COMMANDS
 
 CHOSEN = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 
@@ -76,7 +76,7 @@ def test_what_the_user_has_set_stays():
     assert run_until_torch("demo.py", OMP_WAIT_POLICY="active") == "torch with None"
 
 
-@pytest.mark.parametrize("package", ["harness", "self_models", "self_models.places"])
+@pytest.mark.parametrize("package", ["wfeedback", "self_models", "self_models.places"])
 def test_a_package_neither_decides_nor_imports_torch(package):
     assert run_until_torch(package) == "no torch, None"
 
@@ -93,7 +93,7 @@ def test_threads_sleep_at_once_where_others_want_half_of_the_cores(
 ):
     environment = {}
     monkeypatch.setattr(os, "environ", environment)
-    monkeypatch.setattr("harness.idle_threads.others_running", lambda: others)
+    monkeypatch.setattr("wfeedback.idle_threads.others_running", lambda: others)
     monkeypatch.setattr(os, "cpu_count", lambda: cores)
 
     choose_spin_count()

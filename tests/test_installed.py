@@ -18,8 +18,8 @@ import pytest
 from conftest import REPOSITORY, SCRIPTS
 
 import self_models.data.sets
-from harness.command_line.scripts import wfeedback
-from harness.runs.run import COMMANDS
+from wfeedback.command_line.scripts import wfeedback
+from wfeedback.runs.run import COMMANDS
 
 
 @dataclass
@@ -79,7 +79,7 @@ def installed(tmp_path_factory):
     return program
 
 
-@pytest.mark.parametrize("package", ["harness", "self_models"])
+@pytest.mark.parametrize("package", ["wfeedback", "self_models"])
 def test_a_package_is_installed_whole(installed, package):
     files = installed.files()
     for path in (REPOSITORY / package).rglob("*"):
@@ -113,11 +113,11 @@ def test_neither_tests_nor_benchmarks_nor_pages_are_installed(installed):
 
 @pytest.mark.skipif(not shutil.which("cc"), reason="there is no C compiler, cc")
 def test_the_kernel_is_built_from_the_package_in_the_users_cache(installed):
-    folder = installed.lib / "self_models/engines/event/c"
+    folder = installed.lib / "wfeedback/event/c"
     sources = {path.name for path in folder.glob("*.[ch]")}
     assert sources == {"block.c", "network.c", "network.h", "runs.c", "small.h", "vectors.h"}
 
-    done = installed.run("-m", "self_models.engines.event")
+    done = installed.run("-m", "wfeedback.event")
 
     assert done.returncode == 0, done.stderr
     built = {str(path) for path in installed.cache.glob("kernel/*.so")}
@@ -137,7 +137,7 @@ def test_each_script_is_a_command():
 # Calls the command `wfeedback` once for each argument; prints a JSON object for each.
 CALLS = """
 import contextlib, io, json, sys
-from harness.command_line.scripts import wfeedback
+from wfeedback.command_line.scripts import wfeedback
 
 for words in sys.argv[1:]:
     sys.argv = ["wfeedback", *words.split()]

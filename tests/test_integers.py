@@ -9,11 +9,12 @@ import torch
 from conftest import BIAS, FORK, MAXIMUM, POOLED, REPOSITORY, build, inputs, spiked
 from torch import nn
 
-from harness import UserError
-from harness.runs.saving import save_checkpoint
 from self_models import ModelError, evaluate, first_difference, load, load_data
-from self_models.engines.event.engine import EventEngine
-from self_models.guests.quantize import (
+from self_models.errors import UserError
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+from self_models.vgg_wFeedback_spiking_target_objective_2 import AdaptiveTimestepsSNN
+from wfeedback.event.engine import EventEngine
+from wfeedback.event.quantize import (
     LARGEST,
     LEVELS,
     SHARES,
@@ -23,8 +24,7 @@ from self_models.guests.quantize import (
     quantize,
     quantize_pool,
 )
-from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
-from self_models.vgg_wFeedback_spiking_target_objective_2 import AdaptiveTimestepsSNN
+from wfeedback.runs.saving import save_checkpoint
 
 QUICK = REPOSITORY / "trained_models/snn/quick_feedback.pth"
 

@@ -22,18 +22,18 @@ import pytest
 import torch
 from conftest import REPOSITORY, images, refused, run_here
 
-import self_models.engines.event.engine
+import wfeedback.event.engine
 from self_models import ModelError, load
-from self_models.engines.event import build
-from self_models.engines.event.build import FOLDER, KINDS, KernelBuild, Network, Settings, State
-from self_models.engines.event.engine import EventEngine
-from self_models.engines.event.layout import lay_out
-from self_models.engines.event.state import StatePool
-from self_models.engines.event.tables import K, settings_of
-from self_models.guests.quantize import quantize
 from self_models.running.draws import EVALUATION, Draws
 from self_models.traced.traced_snn import TracedSNN
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
+from wfeedback.event import build
+from wfeedback.event.build import FOLDER, KINDS, KernelBuild, Network, Settings, State
+from wfeedback.event.engine import EventEngine
+from wfeedback.event.layout import lay_out
+from wfeedback.event.quantize import quantize
+from wfeedback.event.state import StatePool
+from wfeedback.event.tables import K, settings_of
 
 QUICK = REPOSITORY / "trained_models/snn/quick_feedback.pth"
 FEW_IMAGES = "--preset quick_feedback --limit_test 16 --output_dir"
@@ -88,7 +88,7 @@ def fresh(monkeypatch, tmp_path):
 def built_anew(monkeypatch):
     """Have each engine of this process ask for the kernel, by the flags of then."""
     monkeypatch.setattr(build, "kernel_build", KernelBuild)
-    monkeypatch.setattr(self_models.engines.event.engine, "library", build.library.__wrapped__)
+    monkeypatch.setattr(wfeedback.event.engine, "library", build.library.__wrapped__)
 
 
 def libraries():
@@ -128,7 +128,7 @@ def test_without_a_compiler_all_runs_dense(fresh, monkeypatch):
 
 def test_a_setting_that_a_gate_has_gained_is_refused(monkeypatch):
     """Here as if the kernel did not know `blocking`; its default changes nothing."""
-    monkeypatch.setattr("self_models.engines.event.tables.GATE_FLAGS", ("together",))
+    monkeypatch.setattr("wfeedback.event.tables.GATE_FLAGS", ("together",))
     engine = EventEngine(small_network())
     engine.update()
     engine.model.change(blocking="dynamic")

@@ -24,11 +24,11 @@ import torch
 from conftest import REPOSITORY, refused, run_here
 from torch import nn
 
-from harness.measuring.simulators import check, meaning_of_difference
 from self_models import ModelError, from_nir, load
 from self_models.data.events import rows_in
-from self_models.engines.event import layout
-from self_models.guests.nir.files import pop_v_resets
+from wfeedback.event import layout
+from wfeedback.nir.files import pop_v_resets
+from wfeedback.nir.simulators import check, meaning_of_difference
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 others = pytest.mark.others

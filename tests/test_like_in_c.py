@@ -18,7 +18,7 @@ from conftest import refused
 from test_c_export import exported_spikes
 from torch import nn
 
-import harness.exporting.c_folder
+import wfeedback.export.c_folder
 
 pytestmark = [
     pytest.mark.others,
@@ -246,9 +246,7 @@ def test_c_sends_the_spikes_of_the_simulator(tmp_path, monkeypatch, package, sim
         events = (torch.rand(STEPS, RECORDINGS, SIZES[0]) < 0.5).int()
         expected = simulator.run(network, events.float()).transpose(0, 1).numpy()
         if seed > 0:  # the first folder checks itself, as each does that a user makes
-            monkeypatch.setattr(
-                harness.exporting.c_folder, "check_here", lambda files: "elsewhere"
-            )
+            monkeypatch.setattr(wfeedback.export.c_folder, "check_here", lambda files: "elsewhere")
         folder = tmp_path / str(seed)
         folder.mkdir()
 

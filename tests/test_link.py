@@ -1,4 +1,4 @@
-"""The guest self_models.guests.link, its example and its study."""
+"""The guest studies.link, its example and its study."""
 
 import json
 import math
@@ -12,11 +12,10 @@ import pytest
 import torch
 from conftest import REPOSITORY
 
-from benchmarks.findings import video
-from examples import sensor_link
-from harness import UserError
-from self_models.errors import ModelError
-from self_models.guests.link import (
+from self_models.errors import ModelError, UserError
+from studies import sensor_link
+from studies.findings import video
+from studies.link import (
     BestShift,
     LearnedSynapses,
     LinkCount,
@@ -31,16 +30,10 @@ from self_models.guests.link import (
     read_film,
     run_link,
 )
-from self_models.guests.link.competition import around
-from self_models.guests.link.learned import expected_cost, train_synapses
-from self_models.guests.link.matching import (
-    Candidates,
-    best_shifts,
-    block_sums,
-    choose_shifts,
-    match_costs,
-)
-from self_models.guests.link.velocities import count_operations
+from studies.link.competition import around
+from studies.link.learned import expected_cost, train_synapses
+from studies.link.matching import Candidates, best_shifts, block_sums, choose_shifts, match_costs
+from studies.link.velocities import count_operations
 
 EPSILON = 0.1
 
@@ -496,7 +489,7 @@ def test_the_example_compares_the_arms_on_a_film(tmp_path, film_path, monkeypatc
 def test_the_example_says_in_a_line_that_a_file_is_no_film(tmp_path):
     (tmp_path / "notes.gif").write_text("no film")
 
-    command = [sys.executable, "-m", "examples.sensor_link", str(tmp_path / "notes.gif")]
+    command = [sys.executable, "-m", "studies.sensor_link", str(tmp_path / "notes.gif")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
 
     assert done.returncode == 2

@@ -14,9 +14,9 @@ from typing import NamedTuple
 import pytest
 from conftest import REPOSITORY
 
-import results
-from benchmarks.findings import moving, video_summary
-from harness.measuring.comparing import FIGURES, UNCERTAIN, difference, spread, written
+from studies import results
+from studies.findings import moving, video_summary
+from wfeedback.measuring.comparing import FIGURES, UNCERTAIN, difference, spread, written
 
 FOLDER = REPOSITORY / "results"
 
@@ -46,9 +46,9 @@ NOT_SENTENCES = [r"^```.*?^```$", r"^ {4}.*?$", r"<!--.*?-->", r"(?<=\])\([^)]*\
 NOT_MADE = {
     "README.md": {
         "99.99 % of images": (
-            "10 of 80,000: explanation/phased.md, benchmarks/findings/phased.py; it needs CIFAR-10"
+            "10 of 80,000: explanation/phased.md, studies/findings/phased.py; it needs CIFAR-10"
         ),
-        "within 50 timesteps": "a flag of results.py",
+        "within 50 timesteps": "a flag of studies.results",
         "about 98.7 % and 3,600 spikes": "reference/zoo.md",
         "ICLR 2020": "a year",
         "Python 3.11 or newer": "pyproject.toml",
@@ -56,13 +56,13 @@ NOT_MADE = {
     },
     "docs/explanation/findings.md": {
         "10,000 test images": "MNIST and Fashion-MNIST",
-        "takes at most 50 timesteps.": "a flag of results.py",
+        "takes at most 50 timesteps.": "a flag of studies.results",
         "its 95 % confidence": "a definition",
         "If it contains 0,": "a definition",
         "wider than ± 50 %": "a definition",
         "(Holm, 5 %)": "a definition",
         "to within ± 10 % either": "a definition",
-        "four margins, 0.5 to 4.": "flags of results.py",
+        "four margins, 0.5 to 4.": "flags of studies.results",
         "| ramp, network trained with it | 98.60 ± 0.04 | 3,569 ± 78 |": (
             "at commit c243943: notebook/results.md, section 4"
         ),
@@ -78,7 +78,7 @@ NOT_MADE = {
         "the two rules differ by 16 images of 10,000.": "of the table above",
         "in steps of 0.1 % that": "a definition",
         "28 % of the non-black pixels": "a trial: notebook/trials.md, where the spikes went",
-        "At most 50 timesteps": "a flag of results.py",
+        "At most 50 timesteps": "a flag of studies.results",
         "epsilon 0.2, first 1,000 test images": "flags of the command below the table",
         "brightest within 7 x 7, before": "a setting",
         "within 7 x 7 |": "a setting",
@@ -110,7 +110,7 @@ NOT_MADE = {
         "blocks of 8 x 8 pixels": "Motion.sides",
         "wrong by less than 0.1 of": "EPSILON of video.py",
         "± 95 % interval of the mean over": "a definition",
-        "blocks of 4 to 16 pixels": "RUNGS of guests/link/arms.py",
+        "blocks of 4 to 16 pixels": "RUNGS of studies/link/arms.py",
         "CC BY 4.0": "a licence",
         "at 160 nJ or more": "notebook/moving.md, prices of links",
         "win by 2 to 15 %": "a trial outside of the repository: notebook/video.md",
@@ -563,7 +563,7 @@ def grey_on_page() -> Sentences:
 
 
 def test_the_notebook_has_every_row_of_motion():
-    page = (REPOSITORY / "docs/notebook/moving.md").read_text(encoding="utf-8")
+    page = (REPOSITORY / "studies/notebook/moving.md").read_text(encoding="utf-8")
     rows = records("moving.jsonl")
 
     assert {(row["scenes"], row["seed"]) for row in rows} == {(100, seed) for seed in range(5)}
@@ -654,7 +654,7 @@ def films_on_page() -> Sentences:
     ],
 )
 def test_the_notebook_has_every_table_of_films(print_table, capsys):
-    page = (REPOSITORY / "docs/notebook/video.md").read_text(encoding="utf-8")
+    page = (REPOSITORY / "studies/notebook/video.md").read_text(encoding="utf-8")
 
     print_table(films())
 

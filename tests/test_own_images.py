@@ -31,13 +31,13 @@ from conftest import (
 )
 from PIL import Image
 
-from harness.data.facts import facts_of, shape_and_classes
-from harness.runs.saving import save_checkpoint
-from harness.training.epochs import LEAST, length_of, training_batches
 from self_models import ModelError, load, read_images
 from self_models.checkpoints.files import load_checkpoint
 from self_models.data.sets import ImageSet, load_data
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
+from wfeedback.data.facts import facts_of, shape_and_classes
+from wfeedback.runs.saving import save_checkpoint
+from wfeedback.training.epochs import LEAST, length_of, training_batches
 
 CLASSES = ("cat", "dog", "elk")
 SMALL = "--preset own --fc_width 8 --updates 20 --batch_size 4"  # LEAST updates all the same
@@ -398,7 +398,7 @@ class Photos:
 @pytest.fixture
 def photos(tmp_path, monkeypatch):
     """Write photos, and let nobody load a data set."""
-    monkeypatch.setattr("harness.command_line.posthoc.images_for", refuse_to_load)
+    monkeypatch.setattr("wfeedback.command_line.posthoc.images_for", refuse_to_load)
     folder = tmp_path / "mine"
     colour = write(folder / "photo.png", pixels(5, (30, 40, 3)))
     grey = write(folder / "b.jpg", pixels(6, (20, 20)))

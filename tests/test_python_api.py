@@ -332,7 +332,7 @@ def test_importing_is_cheap():
 import sys
 import self_models
 
-assert not {"harness", "matplotlib", "torchvision"} & set(sys.modules)
+assert not {"wfeedback", "matplotlib", "torchvision"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)
 

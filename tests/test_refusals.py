@@ -28,17 +28,17 @@ from conftest import (
 )
 from torch.utils.data import DataLoader, TensorDataset
 
-import results
-from harness.command_line.scripts import run_script
-from harness.exporting.formats import forward_layers
-from harness.training.last_checkpoint import LastCheckpoint
 from self_models import ModelError, evaluate, load
 from self_models.checkpoints.files import load_checkpoint
 from self_models.evaluation.operations import OperationCounter
-from self_models.guests.energy import ledger
-from self_models.guests.quantize import quantize
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+from studies import results
+from wfeedback.command_line.scripts import run_script
+from wfeedback.energy.ledger import ledger
+from wfeedback.event.quantize import quantize
+from wfeedback.export.formats import forward_layers
+from wfeedback.training.last_checkpoint import LastCheckpoint
 
 COMMANDS = [  # script, flags, words of its one line
     # a choice, a range, a type, a name
@@ -96,7 +96,7 @@ COMMANDS = [  # script, flags, words of its one line
     (
         "energy",
         "{nmnist}",
-        "nmnist.nir is a NIR file, no checkpoint: run_nir.py runs it",
+        "nmnist.nir is a NIR file, no checkpoint: wfeedback nir runs it",
     ),
     (
         "energy",
@@ -495,7 +495,7 @@ def test_overwrite_replaces_the_files_of_one_run(copied_runs):
 
 @pytest.fixture
 def asked_for(tmp_path, monkeypatch):
-    """Let results.py write into a copy and run nothing; return the flags of runs."""
+    """Let studies.results write into a copy, run nothing; return the flags of runs."""
     for folder in ("results", "docs"):
         no_pictures = shutil.ignore_patterns("*.png", "*.gif")
         shutil.copytree(REPOSITORY / folder, tmp_path / folder, ignore=no_pictures)

@@ -1,4 +1,4 @@
-"""report.py: its charts, tables and page; lines and records of evaluations."""
+"""wfeedback report: its charts, tables and page; lines and records of evaluations."""
 
 import json
 import re
@@ -10,14 +10,14 @@ import pytest
 import torch
 from conftest import PLAN, SPIKING, digests, records, refused, run_here
 
-from harness.drawing import plots
-from harness.drawing.page import SEEN, image_html
-from harness.measuring import log_lines, tables
-from harness.measuring.read_logs import PICTURES, Result, find_runs
 from self_models import load_data
 from self_models.checkpoints.files import load_checkpoint
 from self_models.evaluation.evaluate import evaluate_parts, spikes_over_time
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
+from wfeedback.drawing import plots
+from wfeedback.drawing.page import SEEN, image_html
+from wfeedback.measuring import log_lines, tables
+from wfeedback.measuring.read_logs import PICTURES, Result, find_runs
 
 EPOCH = {
     "event": "epoch",

@@ -7,10 +7,10 @@ from conftest import FORK, REPOSITORY, build, inputs, run_undrawn
 from PIL import Image
 
 from self_models import ModelError, first_difference, load, load_data
-from self_models.engines.event.engine import EventEngine
-from self_models.guests.quantize import quantize
 from self_models.running.draws import EVALUATION, Draws
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+from wfeedback.event.engine import EventEngine
+from wfeedback.event.quantize import quantize
 
 QUICK = REPOSITORY / "trained_models/snn/quick_feedback.pth"
 

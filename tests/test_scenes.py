@@ -12,16 +12,16 @@ import torch
 from conftest import records, run_as_program, run_here, run_undrawn
 from PIL import Image
 
-from harness import UserError
-from harness.data.scenes import KINDS, SCENES, Source, make_scene, moving_scenes
-from harness.drawing.film import save_gif
-from harness.drawing.reel import MOST, Reel, save_stream
-from harness.runs.saving import save_checkpoint
 from self_models import load
 from self_models.data.events import read_frames
 from self_models.data.sets import ImageSet, load_data
+from self_models.errors import UserError
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
+from wfeedback.data.scenes import KINDS, SCENES, Source, make_scene, moving_scenes
+from wfeedback.drawing.film import save_gif
+from wfeedback.drawing.reel import MOST, Reel, save_stream
+from wfeedback.runs.saving import save_checkpoint
 
 EPSILON = 0.2
 NAME = "tiny_posthoc_stream"
@@ -406,7 +406,7 @@ def check_records(found, model, frames, seed=0):
 @pytest.fixture
 def three_frames(tmp_path, monkeypatch):
     """Write a file of frames, beside which nobody may ask for a data set."""
-    monkeypatch.setattr("harness.command_line.posthoc.images_for", None)
+    monkeypatch.setattr("wfeedback.command_line.posthoc.images_for", None)
     frames = moving_square(3)
     np.save(tmp_path / "a.npy", frames)
     return frames

@@ -32,7 +32,6 @@ from conftest import (
 from filelock import FileLock
 from PIL import Image
 
-from harness.command_line.scripts import run_script
 from self_models import ModelError, load
 from self_models.checkpoints.files import load_checkpoint
 from self_models.data.sets import load_data
@@ -40,6 +39,7 @@ from self_models.running.draws import EVALUATION, Draws, seed_for, shuffled
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from self_models.vgg_wFeedback_spiking_target_objective_1 import InputBlockingSNN
+from wfeedback.command_line.scripts import run_script
 
 SIZE = "--batch_size 4 --limit_test 4"
 JUDGE = f"{SIZE} --test_only --engine dense"
@@ -1618,7 +1618,7 @@ OWN_LOSSES = """
 from dataclasses import dataclass
 
 import torch
-from harness.training.losses import LOSSES, Loss
+from wfeedback.training.losses import LOSSES, Loss
 
 @LOSSES.register("looks")
 @dataclass

@@ -27,10 +27,10 @@ from conftest import (
     run_undrawn,
 )
 
-from harness.measuring.comparing import on_front
-from harness.runs.run import COMMANDS
-from results import NETWORKS, row_of
 from self_models.checkpoints.files import load_checkpoint
+from studies.results import NETWORKS, row_of
+from wfeedback.measuring.comparing import on_front
+from wfeedback.runs.run import COMMANDS
 
 PARTS = ("input", "encoder", "decoder", "classifier")
 

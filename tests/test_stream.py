@@ -12,9 +12,9 @@ from test_engines import by_steps, drawn, named, network, on_grid
 
 from self_models import ModelError
 from self_models.checkpoints.loading import on_engine
-from self_models.engines.event.engine import EventEngine
 from self_models.evaluation.operations import OperationCounter
 from self_models.running.loop import show_image
+from wfeedback.event.engine import EventEngine
 
 DYNAMIC = {"blocking": "dynamic", "latch": True}
 

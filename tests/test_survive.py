@@ -28,19 +28,19 @@ from conftest import (
 )
 from torch import nn
 
-import harness.training.last_checkpoint
+import wfeedback.training.last_checkpoint
 from benchmarks.robustness.kill_resume import FLAGS, compare, kill_and_compare
-from harness import UserError
-from harness.command_line.scripts import run_script
-from harness.measuring.read_logs import find_runs
-from harness.runs import ranks
-from harness.runs.ranks import Interrupted, noted_signals
-from harness.runs.run import read_records
-from harness.training.last_checkpoint import LastCheckpoint
-from harness.training.progress import Progress, check_gradients
 from self_models.checkpoints.files import load_checkpoint
+from self_models.errors import UserError
 from self_models.evaluation.evaluate import evaluate_parts
 from self_models.notes import say_once
+from wfeedback.command_line.scripts import run_script
+from wfeedback.measuring.read_logs import find_runs
+from wfeedback.runs import ranks
+from wfeedback.runs.ranks import Interrupted, noted_signals
+from wfeedback.runs.run import read_records
+from wfeedback.training.last_checkpoint import LastCheckpoint
+from wfeedback.training.progress import Progress, check_gradients
 
 # 48 images in batches of 16: an epoch has 3 steps.
 RUN = f"{FLAGS} --limit_train 48 --epochs 2 --checkpoint_minutes 0"
@@ -96,7 +96,7 @@ def test_a_signal_in_an_evaluation_is_waited_for_and_resume_goes_on(
         return evaluate_parts(*args)
 
     with monkeypatch.context() as patch, pytest.raises(SystemExit) as stop:
-        patch.setattr("harness.training.evaluating.evaluate_parts", evaluate_and_interrupt)
+        patch.setattr("wfeedback.training.evaluating.evaluate_parts", evaluate_and_interrupt)
         run_script(lambda: train(tmp_path))
 
     assert stop.value.code == 128 + signal.SIGINT
@@ -155,7 +155,7 @@ def test_checkpoints_within_an_epoch_are_saved_when_due_and_change_nothing(
     seconds = 0
     saved = []
     add = Progress.add
-    save_checkpoint = harness.training.last_checkpoint.save_checkpoint
+    save_checkpoint = wfeedback.training.last_checkpoint.save_checkpoint
 
     def add_slowly(self, *args):
         nonlocal seconds
@@ -167,8 +167,10 @@ def test_checkpoints_within_an_epoch_are_saved_when_due_and_change_nothing(
         save_checkpoint(*args, **more)
 
     monkeypatch.setattr(Progress, "add", add_slowly)
-    monkeypatch.setattr("harness.training.last_checkpoint.save_checkpoint", save_and_note)
-    monkeypatch.setattr("harness.training.last_checkpoint.time.monotonic", lambda: float(seconds))
+    monkeypatch.setattr("wfeedback.training.last_checkpoint.save_checkpoint", save_and_note)
+    monkeypatch.setattr(
+        "wfeedback.training.last_checkpoint.time.monotonic", lambda: float(seconds)
+    )
 
     train(tmp_path, "--checkpoint_minutes 1")
 

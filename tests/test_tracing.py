@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from torch import nn
 
 from examples import residual
-from harness.runs.saving import save_checkpoint
 from self_models import ModelError, evaluate, first_difference, from_ann, load
 from self_models.evaluation.operations import OperationCounter
 from self_models.neurons.norms import QCFS
@@ -26,6 +25,7 @@ from self_models.running.phased import PhasedNeuron
 from self_models.traced.layers import arguments_of
 from self_models.traced.tracing import trace_layers
 from self_models.vgg_wFeedback import VGG_wFeedback
+from wfeedback.runs.saving import save_checkpoint
 
 SHAPE = (2, 8, 8)
 

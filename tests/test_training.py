@@ -23,18 +23,27 @@ from conftest import (
     same_weights,
 )
 
-import harness.training.evaluating
+import wfeedback.training.evaluating
 from ann_wFeedback import compute_losses as ann_losses
-from harness import UserError
-from harness.arguments import take_over
-from harness.building.models import lines_on_flags
-from harness.building.start import Start
-from harness.runs.run import Run, original_name, progress_bar
-from harness.runs.saving import write_whole
-from harness.training.epochs import training_batches
-from harness.training.evaluating import advance
-from harness.training.losses import Teacher, classification_loss
-from harness.training.optimizers import (
+from self_models import load
+from self_models.checkpoints.files import load_checkpoint
+from self_models.data.sets import augmented, default_holdout, load_data
+from self_models.errors import UserError
+from self_models.evaluation.evaluate import Average
+from self_models.running.draws import EVALUATION, shuffled
+from self_models.running.outputs import ANNOutput, SNNOutput
+from self_models.vgg_wFeedback import VGG_wFeedback
+from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
+from snn_wFeedback import compute_losses
+from wfeedback.arguments import take_over
+from wfeedback.building.models import lines_on_flags
+from wfeedback.building.start import Start
+from wfeedback.runs.run import Run, original_name, progress_bar
+from wfeedback.runs.saving import write_whole
+from wfeedback.training.epochs import training_batches
+from wfeedback.training.evaluating import advance
+from wfeedback.training.losses import Teacher, classification_loss
+from wfeedback.training.optimizers import (
     OPTIONAL,
     checked_optimizer,
     learning_rate_factor,
@@ -42,15 +51,6 @@ from harness.training.optimizers import (
     optimizer_classes,
     why_unfit,
 )
-from self_models import load
-from self_models.checkpoints.files import load_checkpoint
-from self_models.data.sets import augmented, default_holdout, load_data
-from self_models.evaluation.evaluate import Average
-from self_models.running.draws import EVALUATION, shuffled
-from self_models.running.outputs import ANNOutput, SNNOutput
-from self_models.vgg_wFeedback import VGG_wFeedback
-from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
-from snn_wFeedback import compute_losses
 
 
 def parse(name, *words):
@@ -886,7 +886,7 @@ class Judged:
 def judged(monkeypatch):
     """Note each evaluation, and let them find ACCURACIES."""
     seen = []
-    evaluate_parts = harness.training.evaluating.evaluate_parts
+    evaluate_parts = wfeedback.training.evaluating.evaluate_parts
     accuracies = iter(ACCURACIES)
     test_labels = load_data("MNIST")[2].labels
 
@@ -901,7 +901,7 @@ def judged(monkeypatch):
         seen.append(Judged(part, index.tolist(), weights))
         return {**evaluate_parts(model, batches, *more), "accuracy": next(accuracies)}
 
-    monkeypatch.setattr("harness.training.evaluating.evaluate_parts", evaluate)
+    monkeypatch.setattr("wfeedback.training.evaluating.evaluate_parts", evaluate)
     return seen
 
 

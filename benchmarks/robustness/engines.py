@@ -17,13 +17,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import harness.idle_threads  # noqa: F401  (before torch)
+import wfeedback.idle_threads  # noqa: F401  (before torch)
 
 import test_engines
 
-from harness.command_line.parser import Parser, flag_type
-from harness.command_line.scripts import run_script
 from self_models.settings import COUNT, WHOLE
+from wfeedback.command_line.parser import Parser, flag_type
+from wfeedback.command_line.scripts import run_script
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -9,7 +9,7 @@
 
 `draw` writes a list of faults before any of them is tried. Each is one small change of
 one function, as a rewriting might make it by mistake: see `KINDS`. The places are drawn
-by `--seed` over all functions of self_models, harness and the scripts.
+by `--seed` over all functions of self_models, wfeedback and the scripts.
 
 `reach` runs all tests once, in a worktree in which each of these functions notes the
 test that calls it, also in processes that the test starts. A few files of tests suffice
@@ -41,8 +41,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-ROOMS = ("self_models/**/*.py", "harness/**/*.py", "*.py")
-NOT_ROOMS = ("setup.py", "results.py", "demo.py")  # they build or drive, and have no rules
+ROOMS = ("self_models/**/*.py", "wfeedback/**/*.py", "*.py")
+NOT_ROOMS = ("setup.py", "commands/demo.py")  # they build or drive, and have no rules
 MOST_TESTS = 60  # of a fault, the quickest
 NO_TEST = "none"
 MOST_OF_ONE = 3  # of one test function, which may have hundreds of parameters

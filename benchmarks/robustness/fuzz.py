@@ -32,17 +32,17 @@ from hypothesis import strategies as st
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import harness.idle_threads  # noqa: F401  (before torch)
+import wfeedback.idle_threads  # noqa: F401  (before torch)
 
 import torch
 from test_kernel import sanitised
 
 import self_models.data.sets
-from harness import UserError
-from harness.command_line.parser import Parser, flag_type
-from harness.command_line.scripts import run_script
 from self_models.data.sets import BUNDLED
+from self_models.errors import UserError
 from self_models.settings import COUNT
+from wfeedback.command_line.parser import Parser, flag_type
+from wfeedback.command_line.scripts import run_script
 
 load_set = inspect.unwrap(self_models.data.sets.load_set)  # the tests keep what it has loaded
 cached_load_set = functools.lru_cache(load_set)

@@ -23,17 +23,17 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import harness.idle_threads  # noqa: F401  (before torch)
+import wfeedback.idle_threads  # noqa: F401  (before torch)
 
 import torch
 from tqdm import tqdm
 
 import snn_wFeedback
-from harness.command_line.parser import Parser, flag_type
-from harness.command_line.scripts import run_script
-from harness.runs.run import read_records
 from self_models.checkpoints.files import load_checkpoint
 from self_models.settings import COUNT, WHOLE
+from wfeedback.command_line.parser import Parser, flag_type
+from wfeedback.command_line.scripts import run_script
+from wfeedback.runs.run import read_records
 
 FLAGS = (
     "-a VGG5_wFeedback_small --fc_width 16 --timesteps 3 --update immediate "

@@ -30,8 +30,8 @@ from tempfile import TemporaryDirectory
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from harness.command_line.parser import Parser, flag_type  # noqa: I001  (harness before torch)
-from harness.command_line.scripts import run_script
+from wfeedback.command_line.parser import Parser, flag_type  # noqa: I001  (wfeedback before torch)
+from wfeedback.command_line.scripts import run_script
 from self_models.settings import COUNT, WHOLE
 
 import test_c_export

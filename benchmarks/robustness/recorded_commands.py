@@ -31,22 +31,16 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from benchmarks.robustness.figure_data import DrawnFigure, catching_figures
 from benchmarks.robustness.recorded_files import Normaliser, files_in
 
-SCRIPTS = {
+FILES = {  # those run by their files; all others are commands of `wfeedback`
     "ann": "ann_wFeedback.py",
     "snn": "snn_wFeedback.py",
     "analysis": "snn_wFeedback_posthoc_model_analysis.py",
     "obj1": "snn_wFeedback_posthoc_model_inference_obj1.py",
     "obj2": "snn_wFeedback_posthoc_model_inference_obj2.py",
     "obj3": "snn_wFeedback_posthoc_model_inference_obj3.py",
-    "stream": "snn_wFeedback_posthoc_model_stream.py",
-    "compare": "compare.py",
-    "report": "report.py",
-    "energy": "energy.py",
-    "export": "export.py",
-    "nir": "run_nir.py",
-    "results": "results.py",
-    "demo": "demo.py",
+    "results": "studies/results.py",
 }
+COMMANDS = (*FILES, "stream", "compare", "report", "energy", "export", "nir", "demo")
 TRAIN_IMAGES = 400  # of MNIST, in the folder that the command lines read
 TEST_IMAGES = 70
 
@@ -73,7 +67,7 @@ class CommandLine(NamedTuple):
     Attributes
     ----------
     script : str
-        Name of the script in ``SCRIPTS``.
+        Name of the script in ``COMMANDS``.
     flags : str
         Its flags. ``{repository}`` stands for the folder of the code.
     interrupted_after : int or None
@@ -390,7 +384,7 @@ REFUSALS = {
         "nir", "{repository}/examples/nmnist.nir own/train"
     ),
 }
-HELP = {f"{script} --help_all": CommandLine(script, "--help_all") for script in SCRIPTS}
+HELP = {f"{script} --help_all": CommandLine(script, "--help_all") for script in COMMANDS}
 
 # Files of one's own register parts for the whole process, so help and recipes come
 # first.
@@ -481,13 +475,16 @@ def record_command(command: CommandLine, folder: Path, repository: Path) -> dict
         For each aspect what came of it, as in ``record_commands``.
     """
     normaliser = Normaliser({"REPOSITORY": repository, "FOLDER": folder})
-    script = repository / SCRIPTS[command.script]
-    if command.script == "results":  # it writes beside itself, so a copy of it is run
-        script = folder / "results" / script.name
+    script = FILES.get(command.script)
+    if script:
+        # results.py writes into the repository that it lies in, so a copy of it is run
+        script = (folder / "results" if command.script == "results" else repository) / script
     flags = shlex.split(command.flags.format(repository=repository))
+    if not script:
+        flags = [command.script, *flags]
     files_before = files_in(folder)
     with catching_figures() as figures:
-        status, output, errors = run_script_file(script, flags, command.interrupted_after)
+        status, output, errors = run_as_typed(script, flags, command.interrupted_after)
     if "--help_all" in flags:
         output = unwrapped(output)
     if status == 130 and command.interrupted_after is None:
@@ -550,17 +547,17 @@ def named_figures(
     return named
 
 
-def run_script_file(
-    script: Path, flags: Sequence[str], interrupted_after: int | None = None
+def run_as_typed(
+    script: Path | None, flags: Sequence[str], interrupted_after: int | None = None
 ) -> tuple[int | str, str, str]:
-    """Run the file of a script as Python does, in this process.
+    """Run the file of a script as Python does, or `wfeedback`, in this process.
 
     Parameters
     ----------
-    script : Path
-        The file.
+    script : Path or None
+        The file. Default: the command `wfeedback`.
     flags : list of str
-        Words of the command line after the script's name.
+        Words of the command line after the name of the script, or after `wfeedback`.
     interrupted_after : int, optional
         Number of the weight update after which this process gets SIGINT.
 
@@ -583,7 +580,7 @@ def run_script_file(
             os.kill(os.getpid(), signal.SIGINT)
 
     argv_before = sys.argv
-    sys.argv = [str(script), *flags]
+    sys.argv = [str(script or "wfeedback"), *flags]
     hook = register_optimizer_step_post_hook(count_updates)
     output = io.StringIO()
     errors = io.StringIO()
@@ -594,7 +591,10 @@ def run_script_file(
             contextlib.redirect_stderr(errors),
             plain_warnings(),
         ):
-            runpy.run_path(str(script), run_name="__main__")
+            if script:
+                runpy.run_path(str(script), run_name="__main__")
+            else:
+                runpy.run_module("wfeedback", run_name="__main__")
     except SystemExit as stop:
         status = stop.code or 0
     except BaseException as error:  # the record says that it ended so, and goes on
@@ -647,7 +647,12 @@ def make_inputs(folder: Path, repository: Path) -> None:
         np.save(folder / f"frames/{label}/0.npy", counts)
     (folder / "recipe.toml").write_text(RECIPE)
     (folder / "prices.toml").write_text(PRICES)
-    for name in ("results.py", "README.md", "docs/notebook/tables.md", "docs/reference/zoo.md"):
+    for name in (
+        "studies/results.py",
+        "README.md",
+        "studies/notebook/tables.md",
+        "docs/reference/zoo.md",
+    ):
         copy = folder / "results" / name
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(repository / name, copy)

@@ -7,9 +7,9 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.speed.inference import LOOKS, save_simulators
-from benchmarks.speed.peers import SIMULATORS
-from results import between, markdown
+from studies.results import between, markdown
+from studies.speed.inference import LOOKS, save_simulators
+from studies.speed.peers import SIMULATORS
 
 PAGE = Path(__file__).with_suffix(".md")
 PICTURE = Path(__file__).parents[1] / "inference_speed.png"

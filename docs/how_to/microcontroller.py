@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from results import between, markdown
+from studies.results import between, markdown
 
 PAGE = Path(__file__).with_suffix(".md")
 RESULTS = Path(__file__).parents[2] / "results/microcontroller.jsonl"

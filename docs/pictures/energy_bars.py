@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Write energy_bars.png: what networks cost, as multiples of their 8-bit ANN.
 
-The numbers are those of the ledgers in docs/notebook/energy.md.
+The numbers are those of the ledgers in studies/notebook/energy.md.
 `python docs/pictures/energy_bars.py`
 """
 
@@ -11,9 +11,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import harness.idle_threads  # noqa: F401  (before torch)
+import wfeedback.idle_threads  # noqa: F401  (before torch)
 
-from harness.drawing.figures import chart
+from wfeedback.drawing.figures import chart
 
 HERE = Path(__file__).resolve().parent
 LEDGERS = HERE.parent / "notebook/energy.md"

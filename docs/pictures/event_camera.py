@@ -10,12 +10,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import harness.idle_threads  # noqa: F401  (before torch)
+import wfeedback.idle_threads  # noqa: F401  (before torch)
 
 import numpy as np
 
-from harness.drawing.figures import chart
 from self_models.data.events import read_as_frames, read_recording
+from wfeedback.drawing.figures import chart
 
 HERE = Path(__file__).resolve().parent
 RECORDING = HERE.parents[1] / "data/nmnist/3/00008.bin"

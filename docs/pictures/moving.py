@@ -5,7 +5,7 @@ moving.png: events by scene, and what an event may cost; moving_grey.png: accura
 against events in grey; moving.gif: two digits that move.
 
 `python docs/pictures/moving.py`, from results/moving*.jsonl and runs/moving/ours_0.pth,
-which benchmarks/findings/moving.py trains.
+which studies/findings/moving.py trains.
 """
 
 import sys
@@ -16,16 +16,16 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import harness.idle_threads  # noqa: F401  (before torch)
+import wfeedback.idle_threads  # noqa: F401  (before torch)
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 
-from benchmarks.findings import moving
-from harness.data.scenes import moving_scenes
-from harness.drawing.figures import chart, log_scale, plt, save_frames
 from self_models.data.sets import load_data
+from studies.findings import moving
+from wfeedback.data.scenes import moving_scenes
+from wfeedback.drawing.figures import chart, log_scale, plt, save_frames
 
 HERE = Path(__file__).resolve().parent
 ARMS = {
@@ -38,7 +38,7 @@ IN_GREY = {"all pixels": "#555555", **ARMS, "float network": "#009e73"}
 
 
 class Link(NamedTuple):
-    """What an event costs on a kind of link, see docs/notebook/moving.md."""
+    """What an event costs on a kind of link, see studies/notebook/moving.md."""
 
     lowest: float  # pJ
     highest: float

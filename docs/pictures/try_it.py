@@ -25,7 +25,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from harness.exporting.page_file import page
+from wfeedback.export.page_file import page
 
 NETWORK = Path(__file__).resolve().parents[2] / "trained_models/snn/accurate_feedback.pth"
 SIZE = (960, 809)  # of the window, in pixels

@@ -10,9 +10,9 @@ from pathlib import Path
 import ann_wFeedback
 import snn_wFeedback
 import snn_wFeedback_posthoc_model_analysis as analysis
-from harness.command_line.parser import GROUPS
-from harness.command_line.reading import add_reading_flags
 from self_models.settings import Choice, Number, Setting, Switch
+from wfeedback.command_line.parser import GROUPS
+from wfeedback.command_line.reading import add_reading_flags
 
 PAGE = Path(__file__).with_suffix(".md")
 HEAD = """# All flags
@@ -45,7 +45,7 @@ conversion.
 only beside another flag, or for other images or networks: `--cutout` without `--augment`,
 `--warm_up` with the schedule `step`, `--readout` without a decoder. The error says what the flag
 needs. What a recipe says is never refused in this way. The table of these needs is in
-`harness/building/idle_flags.py`.
+`wfeedback/building/idle_flags.py`.
 
 **Which optimisers?** `--optimizer` takes the name of any optimiser of `torch.optim` that can train
 a network here. `--learning_rate` and, as far as the optimiser has them, `--weight_decay`,

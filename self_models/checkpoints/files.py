@@ -71,8 +71,8 @@ def check_file(path: str | os.PathLike) -> None:
         raise CheckpointError(f"{path}: no such checkpoint file{hint}")
     if str(path).endswith(".nir"):
         raise CheckpointError(
-            f"{path} is a NIR file, no checkpoint: run_nir.py runs it, with its energy; "
-            "export.py --to c takes it"
+            f"{path} is a NIR file, no checkpoint: wfeedback nir runs it, with its energy; "
+            "wfeedback export --to c takes it"
         )
 
 

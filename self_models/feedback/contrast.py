@@ -20,7 +20,7 @@ from self_models.settings import FRACTION, Choice, objective_setting
 
 WINDOW = 7  # pixels, side of the neighbourhood whose brightest pixel tells how dim a place is
 LARGEST_GAIN = 10.0
-ATTENTION = 0.5  # chosen on held-out images, see docs/notebook/trials.md
+ATTENTION = 0.5  # chosen on held-out images, see studies/notebook/trials.md
 
 
 def original_contrast(

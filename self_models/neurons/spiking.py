@@ -111,7 +111,7 @@ def immediate(
     return s, v - theta * s.detach()
 
 
-UPDATES.offer(plugins.UPDATES)  # those of guests, which are imported when they are chosen
+UPDATES.offer(plugins.UPDATES)  # those are imported when they are chosen
 
 
 class Spike(torch.autograd.Function):

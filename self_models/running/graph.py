@@ -167,7 +167,7 @@ class Graph:
     back_senders : list of str
         Names of the nodes at which these edges begin.
     derived : dict
-        What engines and guests derive from the graph, under names of their own.
+        What engines and others derive from the graph, under names of their own.
 
     Raises
     ------

@@ -1,0 +1,1 @@
+"""Scripts that measure how fast this program and others are."""

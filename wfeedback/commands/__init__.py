@@ -1,0 +1,1 @@
+"""The commands of `wfeedback` that are no scripts at the top, a file for each."""
