@@ -66,8 +66,8 @@ SPIKING = (
 
 ELSEWHERE = """the equations of neurons stand in neurons/spiking.py, which step() runs, and again
 in running/dense/neuron_steps.py and running/phased/neurons.py (dense),
-engines/event/c/network.c (events, C, the page) and event/quantize.py (whole numbers): a
-change of one is a change of all"""
+wfeedback/event/c/network.c (events, C, the page) and wfeedback/event/quantize.py (whole
+numbers): a change of one is a change of all"""
 
 # Networks whose weights are whole parts of 1 / GRID: their timesteps, and their images
 STEPS = 9

@@ -32,9 +32,9 @@ from studies.speed import microcontroller
 from wfeedback.runs.saving import save_checkpoint
 
 
-def run_benchmark(name, *flags):
-    """Run a benchmark; return the JSON objects of the lines that it prints."""
-    _, printed = run_here(f"benchmarks.{name}", *flags)
+def run_study(name, *flags):
+    """Run a study; return the JSON objects of the lines that it prints."""
+    _, printed = run_here(f"studies.{name}", *flags)
     return [json.loads(line) for line in printed.splitlines()]
 
 
@@ -75,7 +75,7 @@ def test_send_on_delta_sends_what_is_off_by_epsilon_of_0_2(two_streams):
 def test_streams_compares_with_the_controls(trained, baseline):
     flags = f"--pair {trained.snn} {baseline} --seeds 0 --scenes part noise"
 
-    lines = run_benchmark("findings.streams", flags, "--streams 3 --steps 24 --engine dense")
+    lines = run_study("findings.streams", flags, "--streams 3 --steps 24 --engine dense")
 
     rows = {(row["scene"], row["case"]): row for row in lines if "case" in row}
     assert len(rows) == 10  # 2 scenes, 5 cases
@@ -125,7 +125,7 @@ def pair(tmp_path):
 def run_phased(folder):
     """Compare the pair; return a line for each image that they do not answer alike."""
     flags = f"--dataset MNIST --limit_test 40 --pair {folder}/ann.pth {folder}/snn.pth"
-    network, *differing = run_benchmark("findings.phased", flags)
+    network, *differing = run_study("findings.phased", flags)
     assert network["latency"] == 6
     assert network["levels"] == 2
     assert network["other_class"] == len(differing)
@@ -156,7 +156,7 @@ def test_microcontroller_counts_instructions_of_network_and_ann():
         pytest.skip("no tools for a Cortex-M4")
 
     flags = "--networks quick_baseline --cores m4"
-    whole, folded = run_benchmark("speed.microcontroller", flags)
+    whole, folded = run_study("speed.microcontroller", flags)
 
     assert whole["weights"] == "int8"
     assert whole["equal"]
@@ -186,7 +186,7 @@ def test_missing_tools_of_a_microcontroller_are_a_line(monkeypatch):
 def test_c_export_sends_the_same_spikes():
     flags = "--networks tiny_feedback --images 400 --compared 5 --repeats 1 --cflags=-O1"
 
-    floats, integers = run_benchmark("speed.c_export", flags)
+    floats, integers = run_study("speed.c_export", flags)
 
     assert floats["weights"] == "float32"
     assert floats["compared"] == 400
@@ -210,7 +210,7 @@ def test_inference_peers_send_our_spikes(tmp_path):
     small = "--images 2 --batches 2 --timesteps 8 --rounds 1 --threads 1"
     flags = f"{small} --peers snntorch spikingjelly --picture"
 
-    rows = run_benchmark("speed.inference", flags, tmp_path / "peers.png")
+    rows = run_study("speed.inference", flags, tmp_path / "peers.png")
 
     assert [row["network"] for row in rows] == ["baseline", "blocking"]
     for row in rows:
@@ -233,7 +233,7 @@ def test_inference_counts_the_additions_of_spikes(tmp_path):
     network = "--networks random --widths 1 --rates 0.001 0.1 --images 2"
     measurement = f"--peers --batches 2 --rounds 1 --threads 1 --picture {picture}"
 
-    few, many = run_benchmark("speed.inference", network, measurement)
+    few, many = run_study("speed.inference", network, measurement)
 
     # The 32 x 32 pixels of 3 channels spike in each of 4 timesteps. With a kernel of 3,
     # the 32 pixels of a row reach 3 * 32 - 2 = 94 places, in each of 16 channels.
@@ -252,9 +252,9 @@ def test_train_step_trains_the_same_network_three_times():
     pytest.importorskip("spikingjelly", reason="spikingjelly is not installed")
     tiny = "-a VGG5_wFeedback_small --fc_width 8 --timesteps 4 --batch_size 4 --rounds 1"
 
-    (every,) = run_benchmark("speed.train_step", tiny)
-    (in_segments,) = run_benchmark("speed.train_step", tiny, "--only ours --bptt_segments auto")
-    (blocking,) = run_benchmark("speed.train_step", tiny, "--only ours --gate block")
+    (every,) = run_study("speed.train_step", tiny)
+    (in_segments,) = run_study("speed.train_step", tiny, "--only ours --bptt_segments auto")
+    (blocking,) = run_study("speed.train_step", tiny, "--only ours --gate block")
 
     first = every["ours_first_loss_and_gradient"]
     for found in (

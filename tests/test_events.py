@@ -27,6 +27,7 @@ from conftest import (
     REPOSITORY,
     digests,
     make_folder,
+    module_of,
     records,
     refused,
     run_as_program,
@@ -50,7 +51,7 @@ from wfeedback.drawing.film import as_pixels
 from wfeedback.energy.ledger import graph_entries
 from wfeedback.nir.simulators import check
 
-NIR = "run_nir"
+NIR = "nir"
 NETWORK = REPOSITORY / "examples/nmnist.nir"
 RECORDINGS = REPOSITORY / "data/nmnist"
 OTHERS = REPOSITORY.parent / "shared/data/nir/cnn_sinabs.nir"  # of somebody else, where it is
@@ -773,7 +774,7 @@ def test_images_are_checked_in_all_simulators(exported, tmp_path, monkeypatch):
         inputs_seen.append(inputs)
         return []
 
-    monkeypatch.setattr(importlib.import_module("run_nir"), "check", keep_inputs)
+    monkeypatch.setattr(module_of(NIR), "check", keep_inputs)
     flags = f"--dataset MNIST --limit 2 --timesteps 3 --check --output_dir {tmp_path}"
     run_here(NIR, exported, flags)
 
@@ -1250,7 +1251,7 @@ def test_the_blocks_of_the_page_run(tmp_path, monkeypatch, number):
 
 def test_recordings_per_second_are_of_the_time_that_the_model_took(monkeypatch):
     """A clock that moves on by a second each time that somebody looks at it."""
-    script = importlib.import_module(NIR)
+    script = module_of(NIR)
     clock = itertools.count(100.0)
     monkeypatch.setattr(script, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
     monkeypatch.setattr(script, "costs", lambda *_: {})

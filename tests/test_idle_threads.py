@@ -10,11 +10,11 @@ import tomllib
 import pytest
 from conftest import REPOSITORY
 
-from wfeedback.runs.run import COMMANDS
+from wfeedback.runs.run import COMMANDS, is_script
 
 CHOSEN = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 
-# Runs a script, or imports a module, and ends where torch would be imported.
+# Runs a script or a command, or imports a module; ends where torch would be imported.
 UNTIL_TORCH = """
 import importlib, os, runpy, sys
 
@@ -27,7 +27,10 @@ class Torch:
 
 sys.meta_path.insert(0, Torch())
 program = sys.argv[1]
-if program.endswith(".py"):
+if program.startswith("wfeedback "):
+    sys.argv = [*program.split(), "--help"]
+    runpy.run_module("wfeedback", run_name="__main__")
+elif program.endswith(".py"):
     sys.argv = [program, "--help"]
     runpy.run_path(program, run_name="__main__")
 else:
@@ -55,9 +58,11 @@ def wfeedback_module():
 
 
 def programs():
-    """Return the files of all scripts, and the module of the command `wfeedback`."""
-    scripts = [f"{script}.py" for script in COMMANDS.values()]
-    return [*scripts, wfeedback_module()]
+    """Return all commands, as typed, and the module of the command `wfeedback`."""
+    typed = []
+    for name, module in COMMANDS.items():
+        typed.append(f"{module}.py" if is_script(name) else f"wfeedback {name}")
+    return [*typed, wfeedback_module()]
 
 
 @pytest.mark.parametrize("program", programs())
@@ -68,12 +73,12 @@ def test_each_program_decides_before_torch_is_imported(program):
 def test_each_script_is_one_of_the_commands():
     """So that the test above has them all."""
     scripts = {path.stem for path in REPOSITORY.glob("*.py")} - {"setup"}
-    assert scripts == set(COMMANDS.values())
+    assert scripts == {module for name, module in COMMANDS.items() if is_script(name)}
 
 
 def test_what_the_user_has_set_stays():
-    assert run_until_torch("demo.py", GOMP_SPINCOUNT="7") == "torch with 7"
-    assert run_until_torch("demo.py", OMP_WAIT_POLICY="active") == "torch with None"
+    assert run_until_torch("wfeedback demo", GOMP_SPINCOUNT="7") == "torch with 7"
+    assert run_until_torch("wfeedback demo", OMP_WAIT_POLICY="active") == "torch with None"
 
 
 @pytest.mark.parametrize("package", ["wfeedback", "self_models", "self_models.places"])

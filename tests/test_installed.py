@@ -30,7 +30,7 @@ class Installed:
 
     @property
     def lib(self):
-        """The modules, and wfeedback/ with scripts and data."""
+        """The modules, and wfeedback/home/ with scripts and data."""
         return self.folder / "lib"
 
     @property
@@ -91,11 +91,11 @@ def test_a_package_is_installed_whole(installed, package):
 def test_data_and_recipes_are_installed(installed, pattern):
     files = installed.files()
     for path in REPOSITORY.glob(pattern):
-        assert f"wfeedback/{path.relative_to(REPOSITORY)}" in files
+        assert f"wfeedback/home/{path.relative_to(REPOSITORY)}" in files
 
 
 def test_scripts_are_installed(installed):
-    assert {f"wfeedback/{script}.py" for script in COMMANDS.values()} <= installed.files()
+    assert {f"wfeedback/home/{script}.py" for script in SCRIPTS} <= installed.files()
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/reference/python.md"])
@@ -103,12 +103,12 @@ def test_networks_that_a_page_loads_are_installed(installed, page):
     text = (REPOSITORY / page).read_text(encoding="utf-8")
     networks = re.findall(r'load\("(trained_models/\S+?)"', text)
     assert networks
-    assert {f"wfeedback/{path}" for path in networks} <= installed.files()
+    assert {f"wfeedback/home/{path}" for path in networks} <= installed.files()
 
 
-def test_neither_tests_nor_benchmarks_nor_pages_are_installed(installed):
+def test_neither_tests_nor_studies_nor_pages_are_installed(installed):
     for path in installed.files():
-        assert not path.startswith(("tests", "benchmarks", "docs"))
+        assert not path.startswith(("tests", "benchmarks", "docs", "studies"))
 
 
 @pytest.mark.skipif(not shutil.which("cc"), reason="there is no C compiler, cc")
@@ -127,11 +127,13 @@ def test_the_kernel_is_built_from_the_package_in_the_users_cache(installed):
     assert done.stdout.count("spike for spike as the reference step") == 2
 
 
-def test_each_script_is_a_command():
-    scripts = {path.stem for path in REPOSITORY.glob("*.py")} - {"setup"}
-    assert set(COMMANDS.values()) == scripts
-    assert scripts > set(SCRIPTS)
-    assert len(COMMANDS) == len(scripts)
+def test_each_script_and_each_module_of_commands_is_a_command():
+    files = {f"{module.replace('.', '/')}.py" for module in COMMANDS.values()}
+    modules = (REPOSITORY / "wfeedback/commands").glob("*.py")
+    in_folder = {f"wfeedback/commands/{path.name}" for path in modules}
+    scripts = {f"{script}.py" for script in SCRIPTS}
+    assert files == scripts | in_folder - {"wfeedback/commands/__init__.py"}
+    assert len(COMMANDS) == len(files)
 
 
 # Calls the command `wfeedback` once for each argument; prints a JSON object for each.
@@ -239,8 +241,11 @@ def test_the_command_says_what_there_is(call):
 
     assert call("--help") == printed
     assert call("--help_all") == printed
-    for name, script in COMMANDS.items():
-        docstring = ast.get_docstring(ast.parse((REPOSITORY / f"{script}.py").read_text()))
+    for title in ("train", "look", "measure", "take elsewhere"):
+        assert f"\n{title}:\n" in printed
+    for name, module in COMMANDS.items():
+        path = REPOSITORY / f"{module.replace('.', '/')}.py"
+        docstring = ast.get_docstring(ast.parse(path.read_text()))
         summary = docstring.split("\n\n")[0]
         assert f"\n  {name:10}{summary}\n" in printed
 

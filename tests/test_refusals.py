@@ -499,22 +499,23 @@ def asked_for(tmp_path, monkeypatch):
     for folder in ("results", "docs"):
         no_pictures = shutil.ignore_patterns("*.png", "*.gif")
         shutil.copytree(REPOSITORY / folder, tmp_path / folder, ignore=no_pictures)
+    shutil.copytree(REPOSITORY / "studies/notebook", tmp_path / "studies/notebook")
     shutil.copy(REPOSITORY / "README.md", tmp_path)
     asked = []
 
     def note(name, flags, folder):
         asked.append(flags)
 
-    monkeypatch.setattr("results.HERE", tmp_path)
-    monkeypatch.setattr("results.call", note)
-    monkeypatch.setattr("results.save_accuracy_against_spikes", lambda *_: None)
+    monkeypatch.setattr("studies.results.HERE", tmp_path)
+    monkeypatch.setattr("studies.results.call", note)
+    monkeypatch.setattr("studies.results.save_accuracy_against_spikes", lambda *_: None)
     return asked
 
 
 def test_without_a_folder_of_images_the_rows_of_its_networks_stay(tmp_path, asked_for):
     before = digests(tmp_path)
 
-    _, printed = run_here("results")
+    _, printed = run_here("studies.results")
 
     bundled = {name for name, network in results.NETWORKS.items() if not network.images}
     assert {flags.split()[1] for flags in asked_for} == bundled
@@ -528,7 +529,7 @@ def test_without_a_folder_of_images_the_rows_of_its_networks_stay(tmp_path, aske
 def test_results_of_a_folder_that_is_not_there_are_refused_before_anything_runs(
     tmp_path, asked_for
 ):
-    line = refused("results", f"--dataset {tmp_path}/gone")
+    line = refused("studies.results", f"--dataset {tmp_path}/gone")
 
     assert f"--dataset {tmp_path}/gone is neither" in line
     assert asked_for == []

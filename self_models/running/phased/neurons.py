@@ -46,7 +46,7 @@ def phased(
         ``spike(v, theta)`` returns the spikes, with the surrogate's gradient.
     turn : int
         Phases since the one in which the layer fires: below 0 it charges, at 0 it
-        fires, and above 0 it does neither. The same as in engines/event/c/network.c.
+        fires, and above 0 it does neither. wfeedback/event/c does the same.
 
     Returns
     -------
