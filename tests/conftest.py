@@ -28,7 +28,7 @@ from torch import nn
 
 import self_models.data.sets
 import wfeedback.command_line.scripts
-from self_models import first_difference
+from self_models import first_difference, from_ann
 from self_models.checkpoints.files import load_checkpoint
 from self_models.feedback.encoders import ENCODINGS
 from self_models.feedback.gates import GATES
@@ -541,3 +541,57 @@ def pictures(monkeypatch):
 
     monkeypatch.setattr(plots.plt, "close", keep_and_close)
     return drawn
+
+
+def sparse_network(plan, shape=(1, 9, 10), steps=5, **settings):
+    """Make a random network, some weights of which are 0: effective is not dense."""
+    torch.manual_seed(1)
+    common = {
+        "readout": "membrane_linear",
+        "update": "immediate",
+        "default_threshold": 0.1,
+        "fc_width": 7,
+        "labels": 3,
+    }
+    model = VGG_SNN_STDB_wFeedback(
+        plan=plan, image_shape=shape, timesteps=steps, **{**common, **settings}
+    ).eval()
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            parameter.data *= torch.rand_like(parameter) > 0.1
+    return model
+
+
+class Residual(nn.Sequential):
+    def forward(self, x):
+        return x + super().forward(x)
+
+
+def snn_for(shape, labels, **settings):
+    """Convert an ANN for images of this shape."""
+    channels, height, width = shape
+    ann = nn.Sequential(
+        nn.Conv2d(channels, 2, 3, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(2 * height * width, labels),
+    )
+    return from_ann(ann, torch.rand(2, *shape), timesteps=2, engine="dense", **settings)
+
+
+def check_same_figures(found, record):
+    """Check that evaluate() has found what a script recorded."""
+    assert record["accuracy"] == found["accuracy"]
+    assert record["spikes"] == found["parts"]
+    assert record["spikes_per_layer"] == found["spikes"]
+    assert record["mean_steps"] == found["mean_steps"]
+
+    # Sums of floats, whose order depends on the batch size
+    assert record["reconstruction_error"] == pytest.approx(found["error"], rel=1e-5)
+    for name in ("energy_joules", "open_share", "comparisons"):
+        assert record[name] == pytest.approx(found[name], rel=1e-5), name
+
+    layers = found["operations"].pop("layers")
+    recorded_layers = record["operations"].pop("layers")
+    assert found["operations"] == pytest.approx(record["operations"])
+    assert layers["event_acs"] == recorded_layers["event_acs"]

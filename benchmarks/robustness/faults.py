@@ -13,7 +13,7 @@ by `--seed` over all functions of self_models, wfeedback and the scripts.
 
 `reach` runs all tests once, in a worktree in which each of these functions notes the
 test that calls it, also in processes that the test starts. A few files of tests suffice
-for a quick look: `reach FAULTS.json --in tests/test_link.py tests/test_scenes.py`.
+for a quick look: `reach FAULTS.json --in tests/studies/test_link.py`.
 
 `try` first runs the tests that it has chosen without a fault, in a worktree whose files
 differ by a comment. It leaves out those that fail there, that are not found, or that

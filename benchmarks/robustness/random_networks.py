@@ -3,13 +3,15 @@
 
 The checks are those of tests/, over any number of seeds:
 
-- --part graphs: the kernel against step() on random NIR graphs (tests/test_graph.py),
-  by vectors, by plain loops and as a folder of C.
-- --part traced: all engines on random ANNs with each update (tests/test_tracing.py).
+- --part graphs: the kernel against step() on random NIR graphs, by vectors, by plain
+  loops and as a folder of C (tests/wfeedback/test_graph.py).
+- --part traced: all engines on random ANNs with each update
+  (tests/self_models/test_tracing.py).
 - --part c: random networks as C in all forms, under the sanitisers
-  (tests/test_c_export.py).
-- --part streams: streams cut, saved and run in any way (tests/test_stream.py).
-- --part counts: operations against a plain recount (tests/test_counts.py).
+  (tests/wfeedback/test_c_export.py).
+- --part streams: streams cut, saved and run in any way
+  (tests/wfeedback/test_stream.py).
+- --part counts: operations against a plain recount (tests/self_models/test_counts.py).
 
 All engines on random networks: engines.py.
 
@@ -27,7 +29,8 @@ from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
+for tests in ("tests/wfeedback", "tests/self_models", "tests"):
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2] / tests))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from wfeedback.command_line.parser import Parser, flag_type  # noqa: I001  (wfeedback before torch)

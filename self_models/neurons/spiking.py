@@ -6,8 +6,8 @@ reset). autograd differentiates all this through a surrogate gradient; a reset's
 carries none.
 
 The engines, which run by default, have these equations in forms of their own: change
-them there, too. CONTRIBUTING.md names the files, and tests/test_models.py says which of
-them differs. A neuron of your own: docs/how_to/extend.md.
+them there, too. CONTRIBUTING.md names the files, and tests/self_models/test_models.py
+says which of them differs. A neuron of your own: docs/how_to/extend.md.
 """
 
 from collections.abc import Callable, Sequence

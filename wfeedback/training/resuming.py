@@ -43,7 +43,8 @@ MAY_CHANGE = {
     "updates",
 }
 # All other flags must be equal, since the network, its images or its training would be
-# others. tests/test_script_rules.py lists them, so that each new flag is a decision.
+# others. tests/wfeedback/test_script_rules.py lists them, so that each new flag is a
+# decision.
 
 
 def kept_flags(args: Arguments, **found: object) -> dict[str, object]:

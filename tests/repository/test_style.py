@@ -15,10 +15,11 @@ PLAIN = (
     "*.py",
     "self_models/**/*.py",
     "wfeedback/**/*.py",
+    "studies/**/*.py",
     "benchmarks/**/*.py",
     "docs/**/*.py",
     "examples/**/*.py",
-    "tests/*.py",
+    "tests/**/*.py",
 )
 
 # What is public: what `self_models` offers, and what a page or examples/ shows. A class

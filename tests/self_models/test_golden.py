@@ -1,6 +1,6 @@
 """The models give the numbers of the original implementation.
 
-tests/golden/README.md says what these are.
+tests/self_models/golden/README.md says what these are.
 """
 
 import json

@@ -1,5 +1,6 @@
 """Flags, recipes and checkpoints become a model; a log names flags without effect."""
 
+import dataclasses
 import functools
 import re
 import shlex
@@ -26,6 +27,7 @@ from conftest import (
 
 import wfeedback.runs.run
 from self_models.checkpoints.files import load_checkpoint
+from self_models.config import SNNConfig
 from self_models.data.sets import ImageSet
 from self_models.errors import UserError
 from self_models.feedback.gates import GATES, Blocking
@@ -695,3 +697,13 @@ def test_a_device_that_is_not_there_is_refused(machine, typed, gpus, rank, line)
 
     with pytest.raises(UserError, match=f"^{re.escape(line)}"):
         find_device(flags_of_device(**typed))
+
+
+def test_the_flags_check_by_the_same_ranges():
+    # A field and its flag are one declaration, so that they cannot drift apart.
+    flags = module_of("snn").build_parser([]).settings
+
+    for field in dataclasses.fields(SNNConfig):
+        declared = field.metadata["setting"]
+        if declared.option_strings(field.name):
+            assert flags[declared.flag(field.name)].kind is declared.kind

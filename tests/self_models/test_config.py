@@ -5,7 +5,7 @@ import pydoc
 
 import pytest
 import torch
-from conftest import DATA, module_of, refused
+from conftest import DATA, refused
 
 import self_models
 from self_models import ModelError, load
@@ -122,16 +122,6 @@ def test_a_name_that_is_no_setting_brings_the_one_that_is_like_it(config, name, 
 
     assert str(error.value).startswith(line)
     assert "\n" not in str(error.value)
-
-
-def test_the_flags_check_by_the_same_ranges():
-    # A field and its flag are one declaration, so that they cannot drift apart.
-    flags = module_of("snn").build_parser([]).settings
-
-    for field in dataclasses.fields(SNNConfig):
-        declared = field.metadata["setting"]
-        if declared.option_strings(field.name):
-            assert flags[declared.flag(field.name)].kind is declared.kind
 
 
 @pytest.mark.parametrize("config", [ANNConfig, SNNConfig])

@@ -37,6 +37,8 @@ from wfeedback.event.tables import K, settings_of
 
 QUICK = REPOSITORY / "trained_models/snn/quick_feedback.pth"
 FEW_IMAGES = "--preset quick_feedback --limit_test 16 --output_dir"
+# Folders that these tests import from
+IMPORTED_FROM = (".", "tests", "tests/self_models", "tests/wfeedback")
 INTEL = platform.machine() in ("x86_64", "AMD64")
 SANITIZED = (
     "-O0 -fsanitize=address,undefined -fno-sanitize-recover=undefined "
@@ -680,7 +682,7 @@ def sanitised(program):
         "ASAN_OPTIONS": "detect_leaks=0",
         "LD_PRELOAD": runtime,
         "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests'}",
+        "PYTHONPATH": ":".join(str(REPOSITORY / folder) for folder in IMPORTED_FROM),
     }
     done = subprocess.run(
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True
