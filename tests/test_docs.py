@@ -200,10 +200,7 @@ QUICK_UNLESS = {
 # README trains for a minute.
 LONG_DATA = "limit_train=6000, holdout=500"
 QUICK_DATA = "limit_train=128, limit_test=16, holdout=32"
-NEED_OTHERS = [  # pages whose commands import other simulators
-    REPOSITORY / "docs/explanation/performance.md",
-    REPOSITORY / "studies/README.md",
-]
+PEERS = REPOSITORY / "docs/explanation/performance.md"  # whose commands import other simulators
 OF_PYTHON = ("pytest", "timeit")  # behind `python -m`, not ours
 
 
@@ -245,9 +242,7 @@ def pages_to_run():
     """Make parameters of all pages but those of the notebook."""
     parameters = []
     for page in PAGES:
-        marks = []
-        if page in NEED_OTHERS:
-            marks.append(pytest.mark.others)
+        marks = [pytest.mark.others] if page == PEERS else []
         parameters.append(pytest.param(page, marks=marks, id=name_of(page)))
     return parameters
 
