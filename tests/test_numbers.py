@@ -77,7 +77,9 @@ NOT_MADE = {
         "first 200 test images.": "a default of the command below it",
         "the two rules differ by 16 images of 10,000.": "of the table above",
         "in steps of 0.1 % that": "a definition",
-        "28 % of the non-black pixels": "a trial: studies/notebook/trials.md, where the spikes went",
+        "28 % of the non-black pixels": (
+            "a trial: studies/notebook/trials.md, where the spikes went"
+        ),
         "At most 50 timesteps": "a flag of studies.results",
         "epsilon 0.2, first 1,000 test images": "flags of the command below the table",
         "brightest within 7 x 7, before": "a setting",
@@ -90,7 +92,9 @@ NOT_MADE = {
         ),
         "dimmed to 15 %, mean of four halves | 63.9 | 78.7 | 64.2 | 87.7 |": "the same",
         "dimmed to 30 % | 41.2 | 98.7 | 98.8 | 98.8 |": "the same",
-        "89.66 ± 0.24 % on CIFAR-10": "studies/notebook/results.md, section 12; results/ have only seed 0",
+        "89.66 ± 0.24 % on CIFAR-10": (
+            "studies/notebook/results.md, section 12; results/ have only seed 0"
+        ),
     },
     "docs/explanation/motion.md": {
         "each block of 7 x 7 pixels": "block_matching of moving.py",
