@@ -1,7 +1,8 @@
 """Make README.md the site's first page; mkdocs runs this.
 
-Links of other pages to README lead there. CONTRIBUTING.md is no page of the site, so
-links to it become plain text.
+Links of other pages to README lead there. CONTRIBUTING.md and the pages of studies/ are
+no pages of the site: a link to the first becomes plain text, and one to the others
+plain text with the path of the file.
 """
 
 import re
@@ -16,6 +17,7 @@ README = Path(__file__).resolve().parents[1] / "README.md"
 NO_PAGE = re.compile(r"(?<!!)\[([^]]*)\]\((?!docs/|https?:|#)[^)]*\)")
 TO_README = re.compile(r"\]\((\.\./)*README\.md")
 TO_CONTRIBUTING = re.compile(r"\[([^]]*)\]\((\.\./)*CONTRIBUTING\.md[^)]*\)")
+TO_STUDIES = re.compile(r"\[([^]]*)\]\((?:\.\./)+(studies/[^)#]*)[^)]*\)")
 
 
 def on_page_markdown(markdown: str, page: "Page", **_: object) -> str:
@@ -25,4 +27,5 @@ def on_page_markdown(markdown: str, page: "Page", **_: object) -> str:
         return NO_PAGE.sub(r"\1", readme).replace("](docs/", "](")
     up_to_first_page = "../" * page.file.src_uri.count("/")
     markdown = TO_CONTRIBUTING.sub(r"\1", markdown)
+    markdown = TO_STUDIES.sub(r"\1 (`\2`)", markdown)
     return TO_README.sub(f"]({up_to_first_page}index.md", markdown)

@@ -85,7 +85,7 @@ def main() -> None:
     """Draw all three."""
     write("architecture", 296, "The network in one timestep", network())
     write("updates", 298, "Updates of a spiking layer", neurons())
-    write("rooms", 372, "The rooms of the code, and what is held against what", rooms())
+    write("rooms", 584, "The rooms of the code, and what is held against what", rooms())
 
 
 def write(name: str, height: int, title: str, parts: Parts) -> None:
@@ -238,48 +238,59 @@ def draw_update(update: Update, left: float) -> Parts:
     yield text(left + 58, 257, "timestep", 12, anchor="end")
 
 
-# Colour, then name and contents of each folder; every floor imports those below it
-FLOORS = (
-    (
-        CONTROL,
-        ("scripts", "in the root"),
-        ("command_line", "flags, recipes"),
-        ("building", "models of settings"),
+# Package and its colour, then floors of its folders, which import those below them
+PACKAGES = {
+    ("studies: what findings rest on", CLASSIFIER): (
+        (("findings", "what they rest on"), ("link", "sensor, receiver"), ("speed", "how fast")),
     ),
-    (
-        CONTROL,
-        ("training, runs", "epochs, logs, ranks"),
-        ("drawing, measuring", "pictures, tables"),
-        ("exporting", "NIR, C, PyTorch"),
+    ("wfeedback: what one does with the networks", CONTROL): (
+        (
+            ("commands", "and scripts"),
+            ("command_line", "flags, recipes"),
+            ("building", "models of settings"),
+        ),
+        (
+            ("training", "epochs, losses"),
+            ("drawing, measuring", "pictures, tables"),
+            ("export", "C, a page, NIR"),
+        ),
+        (
+            ("energy, data", "ledgers, scenes"),
+            ("nir", "others' networks"),
+            ("event", "by events, in C"),
+        ),
+        (
+            ("streams", "images that change"),
+            ("runs", "logs, ranks"),
+            ("arguments", "values of flags"),
+        ),
     ),
-    (
-        CLASSIFIER,
-        ("guests", "what extends the core"),
-        ("engines/event", "by events, in C"),
-        ("traced", "anybody's ANN"),
+    ("self_models: the method", ENCODER): (
+        (
+            ("traced", "anybody's ANN"),
+            ("checkpoints", "load()"),
+            ("conversion", "thresholds"),
+        ),
+        (
+            ("evaluation", "spikes, operations"),
+            ("vgg_wFeedback_...", "step(): equations"),
+            ("config", "settings"),
+        ),
+        (
+            ("feedback", "gates, rules"),
+            ("data", "images, recordings"),
+            ("running", "loop, dense engine"),
+        ),
+        (
+            ("networks", "layers in order"),
+            ("neurons", "equations"),
+            ("plugins", "asks for the rest"),
+        ),
     ),
-    (
-        DECODER,
-        ("checkpoints", "load()"),
-        ("conversion", "thresholds"),
-        ("evaluation", "spikes, operations"),
-    ),
-    (
-        ENCODER,
-        ("vgg_wFeedback_...", "step(): equations"),
-        ("feedback", "gates, rules"),
-        ("config", "settings"),
-    ),
-    (
-        ENCODER,
-        ("data", "images, recordings"),
-        ("running", "loop, dense engine"),
-        ("networks, neurons", "stages, equations"),
-    ),
-)
+}
 ENGINES = (  # name, how it computes, the test that holds it against step()
     ("running/dense", "whole layers", "test_engines"),
-    ("engines/event", "by events, in C", "test_kernel"),
+    ("event", "by events, in C", "test_kernel"),
     ("quantize", "weights of 8 bits", "test_integers"),
 )
 ARROW_ENDS = (730, 770, 810)  # of the arrows from the engines to step()
@@ -289,10 +300,14 @@ def rooms() -> Parts:
     """Draw the folders, each above what it imports, and which results must be equal."""
     yield heading(10, "Imports go sideways and down, never up")
     yield heading(560, "Tests hold these equal, spike for spike")
-    for floor, (colour, *names) in enumerate(FLOORS):
-        for place, (name, about) in enumerate(names):
-            corner = (10 + 172 * place, 44 + 54 * floor)
-            yield from box(corner, (164, 46), colour, name, about)
+    y = 58
+    for (package, colour), floors in PACKAGES.items():
+        yield text(10, y, package, 13, anchor="start", weight="bold")
+        for floor in floors:
+            for place, (name, about) in enumerate(floor):
+                yield from box((10 + 172 * place, y + 10), (164, 42), colour, name, about)
+            y += 48
+        y += 34
     yield from box((700, 44), (140, 56), DECODER, "step()", "plain PyTorch")
     for place, (name, about, test) in enumerate(ENGINES):
         x = 570 + 140 * place

@@ -16,7 +16,7 @@ import wfeedback.idle_threads  # noqa: F401  (before torch)
 from wfeedback.drawing.figures import chart
 
 HERE = Path(__file__).resolve().parent
-LEDGERS = HERE.parent / "notebook/energy.md"
+LEDGERS = HERE.parents[1] / "studies/notebook/energy.md"
 NETWORKS = ("fast_baseline", "fast_feedback", "quick_baseline", "quick_feedback", "deep_baseline")
 CONVENTIONS = ("arithmetic", "rate", "with memory")  # the last columns of the table
 SHADES = ("#56b4e9", "#0072b2", "#e69f00")  # which the colour-blind can tell apart

@@ -18,8 +18,8 @@ both know it, so both make the same prediction of the next frame.
 `LinkCount` says what was sent. studies/findings/moving.py and video.py are studies
 with it, and studies/sensor_link.py serves a film of one's own.
 
-What it adds to the core: nothing, it only uses the gate "reconstruct". What it does not
-do: colour, and rebuilding frames at another rate than they come.
+What it adds to the method: nothing, it only uses the gate "reconstruct". What it does
+not do: colour, and rebuilding frames at another rate than they come.
 """
 
 from studies.link.arms import PLACES, RUNGS, motion_on_rung

@@ -30,7 +30,10 @@ from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 from wfeedback.command_line.parser import Parser
 from wfeedback.runs.run import COMMANDS, Paths, run_name
 
-PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+PAGES_OF_DOCS = sorted((REPOSITORY / "docs").rglob("*.md"))
+PAGES = [REPOSITORY / "README.md", *PAGES_OF_DOCS, REPOSITORY / "studies/README.md"]
+NOTEBOOK = sorted((REPOSITORY / "studies/notebook").glob("*.md"))  # whose commands are of the past
+LINKING = [*PAGES, *NOTEBOOK, REPOSITORY / "CONTRIBUTING.md", REPOSITORY / "CHANGELOG.md"]
 MAKEFILES = ("Makefile", "wfeedback/export/c/Makefile", "wfeedback/export/c/qemu.mk")
 REGISTRIES = VGG_SNN_STDB_wFeedback.parts | {"encoding": ENCODINGS}
 DELIMITER = re.compile(r"\|( *:?-+:? *\|)+$")
@@ -39,7 +42,39 @@ DELIMITER = re.compile(r"\|( *:?-+:? *\|)+$")
 # --- the pages and the site
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def name_of(page):
+    """Return a page's path in the repository."""
+    return str(page.relative_to(REPOSITORY))
+
+
+def anchors_of(page):
+    """Return what may stand behind # in a link: headings, and marks of the page."""
+    text = re.sub(
+        r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE
+    )
+    anchors = set(re.findall(r'<a id="([^"]+)">', text))
+    for heading in re.findall(r"^#+ (.*)$", text, re.MULTILINE):
+        words = re.sub(r"[^\w\- ]", "", heading.lower()).strip()
+        anchors.add(words.replace(" ", "-"))
+    return anchors
+
+
+@pytest.mark.parametrize("page", LINKING, ids=name_of)
+def test_links_lead_to_a_file_and_to_a_heading_that_is_there(page):
+    """Mkdocs checks the pages of the site alone, and not those beside docs/."""
+    text = page.read_text(encoding="utf-8")
+    for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", text):
+        path, _, anchor = link.partition("#")
+        target = page
+        if path:
+            target = (page.parent / path).resolve()
+        assert target.exists(), link
+        is_of_python = anchor.startswith(("self_models.", "wfeedback."))  # mkdocstrings makes it
+        if anchor and not is_of_python:
+            assert anchor in anchors_of(target), link
+
+
+@pytest.mark.parametrize("page", LINKING, ids=name_of)
 def test_every_table_has_its_head(page):
     """A table is a head, a delimiter row and rows with as many cells.
 
@@ -51,10 +86,10 @@ def test_every_table_has_its_head(page):
         assert rows, f"no rows: {head}"
         assert DELIMITER.match(rows[0]), f"no head: {head}"
         for row in rows:
-            assert row.count("|") == head.count("|"), head
+            assert row.replace("\\|", "").count("|") == head.count("|"), head
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_make_has_the_targets_that_a_page_names(page):
     makefiles = "".join((REPOSITORY / path).read_text() for path in MAKEFILES)
     text = page.read_text(encoding="utf-8")
@@ -89,8 +124,8 @@ def test_the_site_asks_no_other_host(site):
         r"<(?:script|link|img|iframe|source)\b[^>]*?(?:src|href)=\"?((?:https?:)?//[^\"> ]*)"
     )
     pages = list(site.rglob("*.html"))
-    # All pages but README.md; 404.html, and the page of Try it
-    assert len(pages) == len(PAGES) - 1 + 2
+    # 404.html, and the page of Try it
+    assert len(pages) == len(PAGES_OF_DOCS) + 2
     for page in pages:
         assert not request.findall(page.read_text(encoding="utf-8")), page
 
@@ -141,7 +176,7 @@ PYTHON_ELSEWHERE = [
 ]
 # Commands that would take long: only their flags are read.
 LONG = re.compile(
-    r"^(demo|results|benchmarks/|compare.* runs$)"
+    r"^(demo|studies/|compare.* runs$)"
     r"|\bNAME\b|full_feedback|original\.pth|(deep|cifar10)_\w+|--holdout 1000"
 )
 # Script -> flags that make it quick
@@ -165,11 +200,14 @@ QUICK_UNLESS = {
 # README trains for a minute.
 LONG_DATA = "limit_train=6000, holdout=500"
 QUICK_DATA = "limit_train=128, limit_test=16, holdout=32"
-PEERS = REPOSITORY / "docs/explanation/performance.md"  # whose benchmarks import other simulators
+PEERS = REPOSITORY / "docs/explanation/performance.md"  # whose commands import other simulators
+OF_PYTHON = ("pytest", "timeit")  # behind `python -m`, not ours
 
 
 def run_command(script, words):
     """Run a command of a page, quickly; of one that would take long, read the flags."""
+    if script in OF_PYTHON:
+        return
     if Path(f"{script}.py").is_file() and not words:  # the page shows that file
         runpy.run_path(f"{script}.py")
         return
@@ -177,6 +215,11 @@ def run_command(script, words):
         with pytest.MonkeyPatch.context() as patch, pytest.raises(Read):
             patch.setattr(ArgumentParser, "parse_args", stop_after(ArgumentParser.parse_args))
             module_of(script.replace("/", ".")).main(words)
+        return
+    if script == "wfeedback/event":
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", [script, *words])
+            runpy.run_module("wfeedback.event", run_name="__main__")
         return
     flags = [QUICK.get(script, "")]
     for (of_script, unless), quick in QUICK_UNLESS.items():
@@ -196,12 +239,11 @@ def run_python(text):
 
 
 def pages_to_run():
-    """Make parameters of all pages; those of the notebook are of the past."""
+    """Make parameters of all pages but those of the notebook."""
     parameters = []
     for page in PAGES:
-        if "notebook" not in page.parts:
-            marks = [pytest.mark.others] if page == PEERS else []
-            parameters.append(pytest.param(page, marks=marks, id=page.stem))
+        marks = [pytest.mark.others] if page == PEERS else []
+        parameters.append(pytest.param(page, marks=marks, id=name_of(page)))
     return parameters
 
 
@@ -240,11 +282,10 @@ def clone(here, monkeypatch):
     return here
 
 
-OF_TODAY = [page for page in PAGES if "notebook" not in page.parts]
-OF_TODAY += [REPOSITORY / "CONTRIBUTING.md", *sorted(REPOSITORY.glob("examples/*.py"))]
+OF_TODAY = [*PAGES, REPOSITORY / "CONTRIBUTING.md", *sorted(REPOSITORY.glob("examples/*.py"))]
 
 
-@pytest.mark.parametrize("page", OF_TODAY, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", OF_TODAY, ids=name_of)
 @pytest.mark.usefixtures("forgotten", "clone")
 def test_commands_of_a_page_are_accepted_in_a_clone(page, monkeypatch):
     """One after the other: what each starts from is there, nothing is in its way."""

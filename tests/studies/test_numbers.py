@@ -64,7 +64,7 @@ NOT_MADE = {
         "to within ± 10 % either": "a definition",
         "four margins, 0.5 to 4.": "flags of studies.results",
         "| ramp, network trained with it | 98.60 ± 0.04 | 3,569 ± 78 |": (
-            "at commit c243943: notebook/results.md, section 4"
+            "at commit c243943: studies/notebook/results.md, section 4"
         ),
         (
             "| decoder, but each image gets another image's prediction "
@@ -77,7 +77,9 @@ NOT_MADE = {
         "first 200 test images.": "a default of the command below it",
         "the two rules differ by 16 images of 10,000.": "of the table above",
         "in steps of 0.1 % that": "a definition",
-        "28 % of the non-black pixels": "a trial: notebook/trials.md, where the spikes went",
+        "28 % of the non-black pixels": (
+            "a trial: studies/notebook/trials.md, where the spikes went"
+        ),
         "At most 50 timesteps": "a flag of studies.results",
         "epsilon 0.2, first 1,000 test images": "flags of the command below the table",
         "brightest within 7 x 7, before": "a setting",
@@ -86,21 +88,23 @@ NOT_MADE = {
         "not 0 or 1.": "values of spikes",
         "difference is not 0 after": "a definition",
         "| unchanged | 98.9 | 98.7 | 98.9 | 98.8 |": (
-            "the command below it: notebook/trials.md, objective 3"
+            "the command below it: studies/notebook/trials.md, objective 3"
         ),
         "dimmed to 15 %, mean of four halves | 63.9 | 78.7 | 64.2 | 87.7 |": "the same",
         "dimmed to 30 % | 41.2 | 98.7 | 98.8 | 98.8 |": "the same",
-        "89.66 ± 0.24 % on CIFAR-10": "notebook/results.md, section 12; results/ have only seed 0",
+        "89.66 ± 0.24 % on CIFAR-10": (
+            "studies/notebook/results.md, section 12; results/ have only seed 0"
+        ),
     },
     "docs/explanation/motion.md": {
         "each block of 7 x 7 pixels": "block_matching of moving.py",
         "± 95 % interval; 100 scenes of 60 frames": "a definition; flags of moving.py",
-        "lies above 2 with one digit": "the plan: notebook/moving.md",
+        "lies above 2 with one digit": "the plan: studies/notebook/moving.md",
         "where 1 % of the pixels are inverted": "a setting",
         "within 5 frames of a change of digit": "SINCE of moving.py",
         "at 0.9 pJ each": "the convention arithmetic_45nm",
         "costs 1.7 to 40 pJ, and one between chips of a board 22 to 72 pJ": (
-            "notebook/moving.md, prices of links"
+            "studies/notebook/moving.md, prices of links"
         ),
         "costs 160 nJ or more": "the same",
         "at most 0.3 points of accuracy": "LOST of moving.py",
@@ -112,8 +116,8 @@ NOT_MADE = {
         "± 95 % interval of the mean over": "a definition",
         "blocks of 4 to 16 pixels": "RUNGS of studies/link/arms.py",
         "CC BY 4.0": "a licence",
-        "at 160 nJ or more": "notebook/moving.md, prices of links",
-        "win by 2 to 15 %": "a trial outside of the repository: notebook/video.md",
+        "at 160 nJ or more": "studies/notebook/moving.md, prices of links",
+        "win by 2 to 15 %": "a trial outside of the repository: studies/notebook/video.md",
     },
 }
 

@@ -1,6 +1,6 @@
 """A network as a folder of C99: its runtime, its weights, and a check.
 
-The runtime is the kernel of the event engine, as it lies in engines/event/c. The
+The runtime is the kernel of the event engine, as it lies in event/c. The
 weights are its tables. The check runs a few inputs and compares with step(): see
 c_golden.py.
 """
