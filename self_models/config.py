@@ -374,13 +374,6 @@ class SNNConfig(NetworkConfig):
     readout_slew: float = field_of(Readout, "readout_slew")
 
 
-# Names of version 0.5, which networks of somebody's own may derive their settings from;
-# they end with 0.7.
-NetworkSettings = NetworkConfig
-ANNSettings = ANNConfig
-SpikingSettings = SNNConfig
-
-
 class Network(nn.Module):
     """A network that is built from a configuration, and keeps it in ``settings``.
 

@@ -3,9 +3,9 @@
 
 These are a thousand cases of tests/self_models/test_engines.py. One JSON object is
 printed: cases `tried`; those `run`, whose settings go together; of these how many
-`by_gate` and `by_engine`; `failures`, each with its case and the difference. With failures the exit
-status is 1. The same seed draws the same cases. `OMP_NUM_THREADS=1 python
-benchmarks/robustness/engines.py`: three minutes of one core.
+`by_gate` and `by_engine`; `failures`, each with its case and the difference. With
+failures the exit status is 1. The same seed draws the same cases. `OMP_NUM_THREADS=1
+python benchmarks/robustness/engines.py`: three minutes of one core.
 """
 
 import json
@@ -14,8 +14,9 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-for tests in ("tests/wfeedback", "tests/self_models", "tests"):
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2] / tests))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests/wfeedback"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests/self_models"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import wfeedback.idle_threads  # noqa: F401  (before torch)

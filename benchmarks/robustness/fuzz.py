@@ -29,8 +29,9 @@ from urllib.error import URLError
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-for tests in ("tests/wfeedback", "tests/self_models", "tests"):
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2] / tests))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests/wfeedback"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests/self_models"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import wfeedback.idle_threads  # noqa: F401  (before torch)

@@ -29,8 +29,9 @@ from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-for tests in ("tests/wfeedback", "tests/self_models", "tests"):
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2] / tests))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests/wfeedback"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests/self_models"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from wfeedback.command_line.parser import Parser, flag_type  # noqa: I001  (wfeedback before torch)

@@ -228,7 +228,7 @@ def test_a_part_whose_setting_is_one_of_the_network_is_refused(monkeypatch):
 NETWORK = """
 from dataclasses import dataclass
 from self_models.settings import POSITIVE, setting
-from self_models.config import SpikingSettings
+from self_models.config import SNNConfig
 from self_models.vgg_wFeedback import VGG_wFeedback
 from self_models.vgg_wFeedback_spiking import VGG_SNN_STDB_wFeedback
 
@@ -236,7 +236,7 @@ class MyANN(VGG_wFeedback):
     pass
 
 @dataclass
-class MySettings(SpikingSettings):
+class MySettings(SNNConfig):
     gain: float = setting(1.0, POSITIVE, "of the input", group="spiking")
 
 class MySNN(VGG_SNN_STDB_wFeedback):
